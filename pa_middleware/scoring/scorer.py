@@ -1,0 +1,87 @@
+"""What a scorer is given and what it answers: `Step`, `StepScore` and the `Scorer` protocol.
+
+Types only. Nothing here knows torch, a graph, a threshold or a span; a scorer of your own needs no more than this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.tools import BaseTool
+
+Tool = BaseTool | Mapping[str, Any]
+"""A LangChain tool, or the JSON schema of a function as OpenAI writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One turn of an agent, before it acts: what the policy was shown, and what it proposes."""
+
+    history: Sequence[BaseMessage]
+    """The messages the policy saw when it proposed the candidates, oldest first; no candidate among them."""
+    candidates: Sequence[AIMessage]
+    """The proposed actions, at least one."""
+    tools: Sequence[Tool] = ()
+    """The tools the policy was shown, in its prompt's order."""
+    conversation: str | None = None
+    """Key under which a scorer may keep caches from one step to the next; None keeps nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallScore:
+    """The score of one tool call, from the tokens that write it and no others."""
+
+    id: str | None
+    """The call's id in the message; None if the model gave none."""
+    name: str
+    score: float
+    """Progress advantage of the call's own tokens; finite. Positive: more likely under the policy than the reference."""
+    token_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateScore:
+    """The score of one candidate action and what it was made of."""
+
+    score: float
+    """Progress advantage after token aggregation, in nats times beta; finite. Positive: RL raised the action's odds."""
+    policy_log_prob: float
+    """log pi_theta(action | history), summed over the scored tokens; nats, at most 0."""
+    reference_log_prob: float
+    """log pi_ref(action | history), summed over the scored tokens; nats, at most 0."""
+    token_log_ratios: tuple[float, ...]
+    """log pi_theta - log pi_ref of each scored token, in order; nats, without beta."""
+    calls: tuple[CallScore, ...] = ()
+    """One entry for each tool call of the action, in order."""
+    retokenized: bool = True
+    """True when the ids come from rendering the message's text again, not from the engine that generated them."""
+    truncated: bool = False
+    """True when the oldest part of the history was left out because it exceeded the models' context."""
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens were scored."""
+        return len(self.token_log_ratios)
+
+
+@dataclass(frozen=True, slots=True)
+class StepScore:
+    """The scores of one step's candidates, in the order they were given."""
+
+    candidates: tuple[CandidateScore, ...]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that can say how much an action advances the task, before the action runs.
+
+    Implementations raise on anything they cannot score; they never answer NaN, infinity or a made-up number.
+    They may be called from several threads at once.
+    """
+
+    def score(self, steps: Sequence[Step]) -> list[StepScore]:
+        """Scores of every candidate of every step, in order."""
+        ...
