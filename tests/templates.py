@@ -1,0 +1,128 @@
+"""Small tokenizers with the chat templates of the families people use, written for these tests."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+CHATML = """{%- if tools %}<|im_start|>system
+You may call: {% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}
+{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+LLAMA = """{{ bos_token }}
+{%- for message in messages %}<|start_header_id|>
+{%- if message.role == 'tool' %}ipython{% else %}{{ message.role }}{% endif %}<|end_header_id|>
+
+{% if message.role == 'tool' %}{{ {'output': message.content} | tojson }}
+{%- elif message.tool_calls %}{{ message.content | trim }}[
+{%- for call in message.tool_calls %}{"name": "{{ call.function.name }}", "parameters": {{ call.function.arguments | tojson }}}
+{%- if not loop.last %}, {% endif %}{% endfor %}]
+{%- else %}{{ message.content | trim }}{% endif %}<|eot_id|>
+{%- endfor %}
+{%- if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>
+
+{% endif %}"""
+
+QWEN3 = """{%- set ns = namespace(last_query=-1) %}
+{%- for message in messages %}
+    {%- if message.role == 'user' and not message.content.startswith('<tool_response>') %}
+        {%- set ns.last_query = loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == 'tool' %}
+        {%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|im_start|>user{% endif %}
+<tool_response>
+{{ message.content }}
+</tool_response>
+        {%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}<|im_end|>
+{% endif %}
+    {%- elif message.role == 'assistant' %}
+        {%- set content = message.content %}
+        {%- set reasoning = message.reasoning_content or '' %}
+        {%- if '</think>' in content %}
+            {%- set reasoning = content.split('</think>')[0].split('<think>')[-1] %}
+            {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+        {%- endif %}<|im_start|>assistant
+{% if loop.index0 > ns.last_query and (loop.last or reasoning) %}<think>
+{{ reasoning.strip('\\n') }}
+</think>
+
+{% endif %}{{ content }}
+        {%- for call in message.tool_calls or [] %}
+            {%- if not loop.first or content %}{{ '\\n' }}{% endif %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+        {%- endfor %}<|im_end|>
+{% else %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}
+{%- endif %}"""
+
+GEMMA = """{{ bos_token }}
+{%- for message in messages %}<start_of_turn>{{ 'model' if message.role == 'assistant' else message.role }}
+{{ message.content | trim }}
+{%- for call in message.tool_calls or [] %}
+{{ call.function.name }}({% for key, value in call.function.arguments.items() %}{{ key }}={{ value }}{% endfor %})
+{%- endfor %}<end_of_turn>
+{% endfor %}
+{%- if add_generation_prompt %}<start_of_turn>model
+{% endif %}"""
+
+TEMPLATES = {
+    "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], ["<tool_call>", "</tool_call>"]),
+    "llama": (LLAMA, ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], []),
+    "qwen3": (
+        QWEN3,
+        ["<|im_start|>", "<|im_end|>"],
+        ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"],
+    ),
+    "gemma": (GEMMA, ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"], ["<h1>"]),
+}
+"""Family -> (template, special tokens, added tokens that are not special)."""
+
+_CORPUS = [
+    "The quick brown fox reads the map, then calls search for flights and hotels in 2026.",
+    '{"name": "search", "arguments": {"query": "hotel", "limit": 3}}',
+    "user assistant system tool ipython model output parameters name arguments query",
+]
+
+
+@cache
+def tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A small tokenizer of a family: byte-level, but for gemma, whose words begin with a meta symbol."""
+    template, special, added = TEMPLATES[family]
+    if family == "gemma":
+        backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+        backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        alphabet = sorted({"▁", *map(chr, range(32, 127)), "\n", "\t"})
+        special = ["<unk>", *special, *(f"<0x{byte:02X}>" for byte in range(256))]
+    else:
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, initial_alphabet=alphabet, special_tokens=special, show_progress=False
+    )
+    backend.train_from_iterator(_CORPUS * 3, trainer)
+    backend.add_tokens(added)
+    bos = next((token for token in special if token in ("<|begin_of_text|>", "<bos>")), None)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=special[-1], chat_template=template)
