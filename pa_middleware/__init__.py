@@ -1,0 +1,52 @@
+"""Guard LangGraph agents with progress advantage: every action is scored before it runs.
+
+The public surface; everything loads on first use, so that importing the package is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pa_middleware.guard import Decision, Guard, GuardError, GuardState, Rules, RulesError
+    from pa_middleware.scoring.errors import ScoringError
+    from pa_middleware.scoring.pair import ModelPair
+    from pa_middleware.scoring.scorer import Scorer, Step, StepScore
+    from pa_middleware.tracing import record
+
+_HOME = {
+    "Decision": "guard",
+    "Guard": "guard",
+    "GuardError": "guard",
+    "GuardState": "guard",
+    "ModelPair": "scoring.pair",
+    "Rules": "guard",
+    "RulesError": "guard",
+    "Scorer": "scoring.scorer",
+    "ScoringError": "scoring.errors",
+    "Step": "scoring.scorer",
+    "StepScore": "scoring.scorer",
+    "record": "tracing",
+}
+
+__all__ = [
+    "Decision",
+    "Guard",
+    "GuardError",
+    "GuardState",
+    "ModelPair",
+    "Rules",
+    "RulesError",
+    "Scorer",
+    "ScoringError",
+    "Step",
+    "StepScore",
+    "record",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class CausalLM:
     @property
     def vocabulary_size(self) -> int:
         """Rows of the input embedding."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        embeddings: Any = self.model.get_input_embeddings()
+        return int(embeddings.weight.shape[0])
 
     def log_probs(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Log-probs of each token of each continuation, given the prompt and the tokens before it.
@@ -73,8 +75,8 @@ class CausalLM:
     def _check(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> None:
         if not prompt or not all(continuations):
             raise ValueError("prompt and continuations need at least one token id each")
-        highest = max(max(prompt), *(max(ids) for ids in continuations), -1)
-        lowest = min(min(prompt), *(min(ids) for ids in continuations), highest)
+        ids = [*prompt, *chain.from_iterable(continuations)]
+        lowest, highest = min(ids), max(ids)
         if lowest < 0 or highest >= self.vocabulary_size:
             raise ValueError(
                 f"token ids run from {lowest} to {highest}; the model knows 0 to {self.vocabulary_size - 1}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,4 +72,4 @@ def render_official(
         ends.append(len(ids))
     cut = max(0, len(ids) - max_length)
     kept = [max(0, end - cut) for end in ends]
-    return OfficialRendering(tuple(ids[cut:]), tuple(zip(kept, kept[1:], strict=False)), tuple(is_action))
+    return OfficialRendering(tuple(ids[cut:]), tuple(pairwise(kept)), tuple(is_action))

@@ -34,7 +34,7 @@ class ModelPair:
         aggregation: how token log-ratios become a score. `sum` is the advantage of the whole action.
         order: see `advantage.action_score`.
         end_of_turn: score the token that ends the turn too.
-        template_kwargs: further arguments of the chat template, such as `enable_thinking=False`; as the policy had them.
+        template_kwargs: more arguments of the chat template, such as `enable_thinking=False`; the ones the policy had.
         max_length: longest prompt plus action, in tokens; by default what both models can read.
         overflow: what to do beyond it. `error` raises; `truncate` leaves out the oldest prompt tokens and marks the
             score `truncated=True`.
@@ -197,5 +197,5 @@ def _check_same_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTraine
         token = differing[0]
         raise PairError(
             f"the tokenizers differ in {len(differing)} tokens, first {token!r}: id {ours.get(token)} in the policy, "
-            f"{theirs.get(token)} in the reference. A pair shares one tokenizer: is this the model the policy came from?"
+            f"{theirs.get(token)} in the reference. A pair shares one tokenizer: did the policy come from this model?"
         )

@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage
@@ -122,12 +121,12 @@ class Renderer:
     def _turn(self, history: list[TemplateMessage], tools: Any, prompt: str, message: TemplateMessage) -> str:
         """The action's turn as the template writes it, from where the generation prompt leaves off."""
         whole = self._template([*history, message], tools, generation_prompt=False)
-        shared = len(commonprefix([prompt, whole]))
+        shared = _first_difference(prompt, whole)
         if shared < len(prompt):
             # The generation prompt may hold more than the turn (an empty think block, say). Anything else that differs
             # lies in the history, and then there is no telling where the action begins.
             before = self._template(history, tools, generation_prompt=False)
-            if shared < len(commonprefix([before, prompt])):
+            if shared < _first_difference(before, prompt):
                 raise RenderingError("the chat template rewrites the history when an action follows it")
             shared = next(
                 (m.start() for m in self._text.control.finditer(whole) if m.start() < shared < m.end()), shared
@@ -193,7 +192,7 @@ class Renderer:
         )
         if ours != list(theirs):
             raise PairError(
-                "this tokenizer's ids change when its control tokens are renamed; untrusted text could not be kept apart"
+                "this tokenizer's ids change when its control tokens are renamed; text could not be kept apart"
             )
 
 

@@ -38,7 +38,7 @@ class CallScore:
     """The call's id in the message; None if the model gave none."""
     name: str
     score: float
-    """Progress advantage of the call's own tokens; finite. Positive: more likely under the policy than the reference."""
+    """Progress advantage of the call's own tokens; finite. Positive: RL raised the odds of these tokens."""
     token_count: int
 
 

@@ -1,0 +1,68 @@
+"""What the parts of one guard share: its scorer, rules and telemetry, and how it reads a graph's state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+
+from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.record import RECORDS, Record
+from pa_middleware.guard.rules import Rules
+from pa_middleware.scoring.scorer import Scorer, Tool
+from pa_middleware.tracing import Telemetry
+
+History = Callable[[Any], Sequence[BaseMessage]]
+"""State -> the messages the model was shown, where that is not the whole conversation."""
+
+
+@dataclass(slots=True)
+class GuardCore:
+    """Shared by the node, the gate and the route of one guard."""
+
+    scorer: Scorer
+    rules: Rules
+    telemetry: Telemetry
+    history: History | None
+    messages_key: str
+    tools: tuple[Tool, ...] | None
+    """None until given, or taken from the tools node that the gate is placed on."""
+
+    def messages(self, state: Any) -> list[BaseMessage]:
+        """The conversation in a state."""
+        messages = read_key(state, self.messages_key)
+        if messages is None:
+            raise GuardError(
+                f"the state has no key {self.messages_key!r}; name the key of the conversation with messages_key=..."
+            )
+        return list(convert_to_messages(messages if isinstance(messages, list | tuple) else [messages]))
+
+    def shown(self, state: Any) -> list[BaseMessage]:
+        """What the model was shown when it proposed an action in this state."""
+        return list(self.history(state)) if self.history is not None else self.messages(state)
+
+    def records(self, state: Any) -> list[Record]:
+        """The guard's records in a state."""
+        records = read_key(state, RECORDS)
+        if records is None:
+            raise GuardError(
+                f"the graph's state has no key {RECORDS!r} for the guard's records; let the state inherit "
+                "pa_middleware.GuardState, or place the guard with guard.install(builder)"
+            )
+        return list(records)
+
+
+def read_key(state: Any, key: str) -> Any:
+    """A key of a state that is a dict, a dataclass or a pydantic model; None if it has none."""
+    return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
+
+
+def last_action(messages: Sequence[BaseMessage]) -> tuple[AIMessage | None, list[BaseMessage]]:
+    """The conversation's latest action and the messages after it."""
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if isinstance(message, AIMessage):
+            return message, list(messages[index + 1 :])
+    return None, []

@@ -1,0 +1,117 @@
+"""Scores of a step's draws -> which one is taken and what becomes of it. Pure: no graph, no model, no span."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pa_middleware.guard.decision import Decision, Reason
+from pa_middleware.guard.proposal import Proposal
+from pa_middleware.guard.rules import Rules
+from pa_middleware.scoring.errors import ScoringError, UnscorableActionError
+from pa_middleware.scoring.scorer import CandidateScore, StepScore
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One draw of a step with its score, or with the error that stands in its place."""
+
+    proposal: Proposal
+    score: CandidateScore | None = None
+    error: Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        """The scorer failed, which is not the action's fault."""
+        return self.error is not None and not isinstance(self.error, UnscorableActionError)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a step."""
+
+    decision: Decision
+    reason: Reason
+    selected: int
+    """Which draw is taken, or would have been."""
+    blocked: frozenset[int] = frozenset()
+    """Positions of the taken draw's tool calls that must not run."""
+
+
+def passes(score: CandidateScore | None, rules: Rules) -> bool:
+    """Whether a score is good enough under the rules; no score never is."""
+    if score is None:
+        return False
+    held = [score.score, *(call.score for call in score.calls if rules.on_low == "block")]
+    return rules.threshold is None or min(held) >= rules.threshold
+
+
+def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdict:
+    """The verdict over a step's draws.
+
+    Args:
+        draws: at least one, in the order drawn.
+        rules: the guard's.
+        out_of_budget: the run's draws were used up before the step's were.
+    """
+    best = _best(draws, range(len(draws)))
+    if any(draw.failed for draw in draws):
+        return Verdict("flag" if rules.on_scorer_error == "flag" else "abstain", "scorer_error", best)
+    if draws[best].score is None:  # an action that cannot be scored never runs
+        return Verdict("abstain", "not_scored", best)
+    passing = [index for index, draw in enumerate(draws) if passes(draw.score, rules)]
+    if passing:
+        unjudged: Reason = "best_of" if rules.select == "best" else "no_threshold"
+        taken = _best(draws, passing) if rules.select == "best" else passing[0]
+        return Verdict("pass", unjudged if rules.threshold is None else "above_threshold", taken)
+    reason: Reason = "budget_exhausted" if out_of_budget else "below_threshold"
+    match rules.on_low:
+        case "flag":
+            return Verdict("flag", reason, best)
+        case "block" if draws[best].proposal.action.tool_calls:
+            return Verdict("block", reason, best, _blocked(draws[best], rules))
+        case _:
+            return Verdict("abstain", reason, best)
+
+
+def check_answer(answer: object, draws: Sequence[Proposal]) -> tuple[CandidateScore, ...]:
+    """A scorer's answer for one step, held to its protocol: one finite score for each candidate and each scored call.
+
+    Raises:
+        ScoringError: anything else.
+    """
+    match answer:
+        case [StepScore(candidates=candidates)] if len(candidates) == len(draws):
+            pass
+        case _:
+            raise ScoringError(
+                f"the scorer did not answer one StepScore with {len(draws)} candidate(s): {answer!r:.200}"
+            )
+    for score, proposal in zip(candidates, draws, strict=True):
+        calls = proposal.action.tool_calls
+        if score.calls and [call.name for call in score.calls] != [call["name"] for call in calls]:
+            raise ScoringError(f"the scorer answered {len(score.calls)} call scores for {len(calls)} tool calls")
+        for value in (score.score, *(call.score for call in score.calls)):
+            if not isinstance(value, float) or not math.isfinite(value):
+                raise ScoringError(f"the scorer answered {value!r}; a score is a finite float")
+    return candidates
+
+
+def _best(draws: Sequence[Draw], among: Iterable[int]) -> int:
+    """Higher score first; then the action the policy finds likelier; then the earlier draw."""
+
+    def preference(index: int) -> tuple[float, float, int]:
+        score = draws[index].score
+        return (-math.inf, -math.inf, -index) if score is None else (score.score, score.policy_log_prob, -index)
+
+    return max(among, key=preference)
+
+
+def _blocked(draw: Draw, rules: Rules) -> frozenset[int]:
+    """The calls that are low themselves; all of them where none stands out, or the scorer does not tell them apart."""
+    calls = range(len(draw.proposal.action.tool_calls))
+    if draw.score is None or rules.threshold is None:
+        return frozenset(calls)
+    low = {index for index, call in enumerate(draw.score.calls) if call.score < rules.threshold}
+    return frozenset(low or calls)

@@ -1,0 +1,84 @@
+"""The note of one scored step that lives in the graph's state: plain dicts, so that every checkpointer keeps them.
+
+What was scored is what runs: a record names the message and carries digests of its text and of each call, and the gate
+compares them with what it is about to run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+from pa_middleware.scoring.scorer import CandidateScore
+
+RECORDS = "pa"
+"""The state key that holds the records, oldest first."""
+
+Record = dict[str, Any]
+"""Keys, version 1:
+
+`v` 1; `id` of the accepted message; `step` index from 0; `decision`, `reason`, `mode`; `score` (float or None),
+`threshold` (float or None); `selected` index into `candidates`; `digest` of the accepted message; `calls` of it, each
+`{id, name, digest, score, decision}`; `candidates`, each `{id, score, policy_log_prob, reference_log_prob, tokens,
+decision, tools, error}`; `error` (the scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a trace).
+"""
+
+
+class GuardState(TypedDict):
+    """State of a guarded graph: messages, and the guard's records beside them. Inherit to add keys of your own."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    pa: Annotated[list[Record], operator.add]
+
+
+def call_digest(name: str, args: Mapping[str, Any]) -> str:
+    """What identifies a tool call: its name and its arguments, whatever their order."""
+    return _digest([name, args])
+
+
+def action_digest(action: AIMessage) -> str:
+    """What identifies an action: its text and its calls with their ids, in order."""
+    return _digest([action.content, [[call["id"], call["name"], call["args"]] for call in action.tool_calls]])
+
+
+def candidate_entry(action: AIMessage, score: CandidateScore | None, decision: str, error: Exception | None) -> Record:
+    """The record's entry for one candidate."""
+    return {
+        "id": action.id,
+        "score": None if score is None else score.score,
+        "policy_log_prob": None if score is None else score.policy_log_prob,
+        "reference_log_prob": None if score is None else score.reference_log_prob,
+        "tokens": 0 if score is None else score.token_count,
+        "decision": decision,
+        "tools": [call["name"] for call in action.tool_calls],
+        "error": None if error is None else f"{type(error).__name__}: {error}",
+    }
+
+
+def call_entry(call: Mapping[str, Any], score: float | None, decision: str) -> Record:
+    """The record's entry for one tool call of the accepted action."""
+    return {
+        "id": call["id"],
+        "name": call["name"],
+        "digest": call_digest(call["name"], call["args"]),
+        "score": score,
+        "decision": decision,
+    }
+
+
+def find(records: Sequence[Record], message_id: str | None) -> Record | None:
+    """The latest record of a message, or None."""
+    matching = (record for record in reversed(records) if record.get("v") == 1 and record.get("id") == message_id)
+    return next(matching, None)
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()

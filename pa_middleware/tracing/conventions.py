@@ -1,0 +1,115 @@
+"""Every name this package writes to OpenTelemetry: spans, attributes, events, metrics, and the values that are fixed.
+
+Names under `gen_ai.` are the merged ones of the GenAI semantic conventions, spelled out here because their constants in
+the `opentelemetry.semconv` package are deprecated; all else lives under `pa_middleware.`. No other file holds a name.
+"""
+# ruff: noqa: S105 - a name with "pass" or "token" in it is no password
+
+from typing import Final
+
+SCOPE: Final = "pa_middleware"
+"""Instrumentation scope of every tracer, meter and logger; also the service name of a recording that was given none."""
+LOGGER: Final = "pa_middleware.tracing"
+"""Python logger that says, once for each `Telemetry`, that telemetry failed."""
+
+CONTENT_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""Environment variable that lets content (action text, tool arguments) into spans."""
+CONTENT_ON: Final = frozenset({"SPAN_ONLY", "SPAN_AND_EVENT"})
+OPENINFERENCE_MODULE: Final = "openinference.instrumentation.langchain"
+"""Module that knows the span of the running LangChain call without making it current; never imported here."""
+
+# Spans
+RUN_SPAN: Final = "pa_middleware.run"
+GUARD_SPAN: Final = "guard progress_advantage"
+SCORE_SPAN: Final = "score progress_advantage"
+
+# Attributes of spans, by subject
+SPAN_KIND: Final = "openinference.span.kind"
+SPAN_KIND_GUARDRAIL: Final = "GUARDRAIL"
+SPAN_KIND_EVALUATOR: Final = "EVALUATOR"
+
+AGENT_NAME: Final = "gen_ai.agent.name"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+RESPONSE_ID: Final = "gen_ai.response.id"
+ERROR_TYPE: Final = "error.type"
+ERROR_NON_FINITE: Final = "non_finite_score"
+"""`error.type` of a score that is NaN or infinite; the number itself is never written."""
+
+EVALUATION_NAME: Final = "gen_ai.evaluation.name"
+EVALUATION_SCORE: Final = "gen_ai.evaluation.score.value"
+EVALUATION_LABEL: Final = "gen_ai.evaluation.score.label"
+EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
+EVALUATION: Final = "progress_advantage"
+"""Value of `gen_ai.evaluation.name`."""
+LABEL_PASS: Final = "pass"
+LABEL_FAIL: Final = "fail"
+
+STEP_INDEX: Final = "pa_middleware.step.index"
+STEP_ATTEMPT: Final = "pa_middleware.step.attempt"
+
+DECISION: Final = "pa_middleware.decision"
+DECISION_REASON: Final = "pa_middleware.decision.reason"
+DECISION_PASS: Final = "pass"
+DECISION_RESAMPLE: Final = "resample"
+DECISION_FLAG: Final = "flag"
+DECISION_BLOCK: Final = "block"
+DECISION_ESCALATE: Final = "escalate"
+DECISION_ABSTAIN: Final = "abstain"
+
+SCORE: Final = "pa_middleware.score"
+THRESHOLD: Final = "pa_middleware.threshold"
+NORMALIZATION: Final = "pa_middleware.score.normalization"
+
+POLICY_MODEL: Final = "pa_middleware.policy.model"
+REFERENCE_MODEL: Final = "pa_middleware.reference.model"
+POLICY_LOG_PROB: Final = "pa_middleware.policy.log_prob"
+REFERENCE_LOG_PROB: Final = "pa_middleware.reference.log_prob"
+SCORER_NAME: Final = "pa_middleware.scorer.name"
+SCORER_VERSION: Final = "pa_middleware.scorer.version"
+
+CANDIDATE_COUNT: Final = "pa_middleware.candidate.count"
+CANDIDATE_SELECTED: Final = "pa_middleware.candidate.selected_index"
+CANDIDATE_INDEX: Final = "pa_middleware.candidate.index"
+CANDIDATE_RESAMPLED_FROM: Final = "pa_middleware.candidate.resampled_from"
+"""Span id of the previous candidate's span: the link again, for backends that drop links."""
+LINK_KIND: Final = "pa_middleware.link.kind"
+LINK_RESAMPLED_FROM: Final = "resampled_from"
+
+ACTION_KIND: Final = "pa_middleware.action.kind"
+ACTION_TOOL_NAMES: Final = "pa_middleware.action.tool_names"
+ACTION_TOOL_CALL_IDS: Final = "pa_middleware.action.tool_call_ids"
+ACTION_TEXT: Final = "pa_middleware.action.text"
+"""Content: only when it is switched on."""
+ACTION_TOOL_ARGUMENTS: Final = "pa_middleware.action.tool_arguments"
+"""Content: only when it is switched on. One JSON string for each tool call, in order."""
+
+CALL_IDS: Final = "pa_middleware.call.ids"
+CALL_NAMES: Final = "pa_middleware.call.names"
+CALL_SCORES: Final = "pa_middleware.call.scores"
+
+TOKEN_COUNT: Final = "pa_middleware.token.count"
+TOKEN_LOG_RATIO_MIN: Final = "pa_middleware.token.log_ratio.min"
+TOKEN_LOG_RATIO_ARGMIN: Final = "pa_middleware.token.log_ratio.argmin"
+TOKEN_LOG_RATIO_MEAN: Final = "pa_middleware.token.log_ratio.mean"
+TOKEN_LOG_RATIOS: Final = "pa_middleware.token.log_ratios"
+TOKEN_TRUNCATED: Final = "pa_middleware.token.truncated"
+TOKEN_RETOKENIZED: Final = "pa_middleware.token.retokenized"
+HISTORY_TRUNCATED: Final = "pa_middleware.history.truncated"
+
+LANGGRAPH_NODE: Final = "pa_middleware.langgraph.node"
+LANGGRAPH_TASK_ID: Final = "pa_middleware.langgraph.task_id"
+LANGGRAPH_CHECKPOINT_ID: Final = "pa_middleware.langgraph.checkpoint_id"
+LANGGRAPH_CHECKPOINT_NS: Final = "pa_middleware.langgraph.checkpoint_ns"
+
+# Event (a log record with an event name)
+EVALUATION_EVENT: Final = "gen_ai.evaluation.result"
+
+# Metrics
+DECISIONS_METRIC: Final = "pa_middleware.decisions"
+DURATION_METRIC: Final = "pa_middleware.guard.duration"
+CANDIDATES_METRIC: Final = "pa_middleware.guard.candidates"
+MAGNITUDE_METRIC: Final = "pa_middleware.score.magnitude"
+WRITE_FAILURES_METRIC: Final = "pa_middleware.trace.write_failures"
+SCORE_SIGN: Final = "pa_middleware.score.sign"
+SIGN_NEGATIVE: Final = "negative"
+SIGN_NONNEGATIVE: Final = "nonnegative"

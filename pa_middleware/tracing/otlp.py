@@ -1,0 +1,107 @@
+"""OTLP-JSON lines as plain span records. Knows the format and no name of ours; whatever is malformed is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pa_middleware.tracing.runs import Value
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """One finished span of a file."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    start_ns: int
+    attributes: dict[str, Value]
+
+
+def requests(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's readable lines: JSON objects that hold OTLP spans. Torn and foreign lines are skipped."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                request = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(request, dict) and isinstance(request.get("resourceSpans"), list):
+                yield request
+
+
+def spans(request: dict[str, Any]) -> Iterator[SpanRecord]:
+    """The spans of one line."""
+    for resource in _dicts(request.get("resourceSpans")):
+        for scope in _dicts(resource.get("scopeSpans")):
+            for span in _dicts(scope.get("spans")):
+                trace_id, span_id = span.get("traceId"), span.get("spanId")
+                if not (isinstance(trace_id, str) and trace_id and isinstance(span_id, str) and span_id):
+                    continue
+                yield SpanRecord(
+                    trace_id=trace_id,
+                    span_id=span_id,
+                    parent_id=str(span.get("parentSpanId") or ""),
+                    name=str(span.get("name") or ""),
+                    start_ns=_integer(span.get("startTimeUnixNano")) or 0,
+                    attributes=_attributes(span.get("attributes")),
+                )
+
+
+def _attributes(pairs: object) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for pair in _dicts(pairs):
+        key, value = pair.get("key"), _value(pair.get("value"))
+        if isinstance(key, str) and value is not None:
+            found[key] = value
+    return found
+
+
+def _value(value: object) -> Value | None:
+    if not isinstance(value, dict):
+        return None
+    if "arrayValue" in value:
+        array = value["arrayValue"]
+        items = array.get("values") if isinstance(array, dict) else None
+        return tuple(item for each in _dicts(items) if (item := _scalar(each)) is not None)
+    return _scalar(value)
+
+
+def _scalar(value: dict[str, Any]) -> str | bool | int | float | None:
+    match value:
+        case {"stringValue": str(text)}:
+            return text
+        case {"boolValue": bool(flag)}:
+            return flag
+        case {"intValue": number}:
+            return _integer(number)
+        case {"doubleValue": number}:
+            return _real(number)
+        case _:
+            return None
+
+
+def _integer(number: object) -> int | None:
+    try:
+        return int(number) if isinstance(number, int | str) else None
+    except ValueError:
+        return None
+
+
+def _real(number: object) -> float | None:
+    try:
+        real = float(number) if isinstance(number, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return real if math.isfinite(real) else None
+
+
+def _dicts(items: object) -> Iterator[dict[str, Any]]:
+    if isinstance(items, list):
+        yield from (item for item in items if isinstance(item, dict))

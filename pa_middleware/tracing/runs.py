@@ -1,0 +1,86 @@
+"""What a trace file holds, read back: runs, their steps, and the candidates of each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = str | bool | int | float | tuple[str | bool | int | float, ...]
+"""An attribute's value. Numbers are finite; NaN and infinity are left out on reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedCandidate:
+    """One candidate action as its score span tells it. What the span does not say is None or empty."""
+
+    index: int
+    """Place among the step's draws, from 0."""
+    span_id: str
+    score: float | None
+    """Progress advantage; None when scoring failed."""
+    threshold: float | None
+    label: str
+    """"pass", "fail", or "" if not judged."""
+    token_count: int | None
+    log_ratio_min: float | None
+    """Lowest log-ratio of a token, nats."""
+    log_ratio_argmin: int | None
+    """Which token that is, from 0."""
+    log_ratio_mean: float | None
+    log_ratios: tuple[float, ...]
+    """Log-ratio of each token, at most the first 1,024; empty unless the telemetry was told to write them."""
+    text: str | None
+    """The action's text; None unless content was switched on."""
+    tool_arguments: tuple[str, ...]
+    """JSON of each tool call's arguments; empty unless content was switched on."""
+    error: str | None
+    """`error.type` of a failed scoring."""
+    attributes: Mapping[str, Value] = field(repr=False)
+    """All attributes of the span."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedStep:
+    """One step as its guard span and score spans tell it."""
+
+    index: int
+    """Step of the agent, from 0."""
+    attempt: int
+    span_id: str
+    start_ns: int
+    """Wall-clock start, nanoseconds since 1970; of the first candidate's scoring if the step has no end."""
+    decision: str
+    """"" if the step has no end: the process died, or an exception left it before it was decided."""
+    reason: str
+    score: float | None
+    threshold: float | None
+    action_kind: str
+    tool_names: tuple[str, ...]
+    tool_call_ids: tuple[str, ...]
+    selected_index: int | None
+    """Index of the candidate that was decided on."""
+    candidates: tuple[TracedCandidate, ...]
+    error: str | None
+    """`error.type` of a failed scoring."""
+    attributes: Mapping[str, Value] = field(repr=False)
+    """All attributes of the guard span; empty if the step has no end."""
+
+    @property
+    def selected(self) -> TracedCandidate | None:
+        """The candidate that was decided on."""
+        return next((each for each in self.candidates if each.index == self.selected_index), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The steps of one trace, in the order they started."""
+
+    trace_id: str
+    conversation_id: str | None
+    steps: tuple[TracedStep, ...]
+
+    @property
+    def lowest(self) -> TracedStep | None:
+        """The step with the lowest score, the first of several; None if no step has a score."""
+        scored = [step for step in self.steps if step.score is not None]
+        return min(scored, key=lambda step: step.score if step.score is not None else 0.0, default=None)

@@ -1,0 +1,58 @@
+"""Where telemetry goes: the providers a `Telemetry` was given or finds, and what it was told of scorer and content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from opentelemetry import metrics, trace
+from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger
+from opentelemetry.context import Context
+
+from pa_middleware.tracing import conventions as names
+from pa_middleware.tracing.attributes import Attributes
+from pa_middleware.tracing.current import current_provider
+from pa_middleware.tracing.metrics import Instruments
+from pa_middleware.tracing.quiet import Quiet
+
+
+@dataclass(slots=True)
+class Sink:
+    """The outlets of one `Telemetry`. Its methods raise whatever a provider raises; call them inside `quiet`."""
+
+    scorer: str
+    described: Attributes
+    """Attributes that every guard span carries."""
+    content: bool
+    token_log_ratios: bool
+    tracer_provider: trace.TracerProvider | None
+    meter_provider: metrics.MeterProvider | None
+    logger_provider: LoggerProvider | None
+    quiet: Quiet = field(default_factory=Quiet)
+    _instruments: Instruments | None = None
+
+    def tracer(self) -> trace.Tracer:
+        """Tracer of the provider given, else of the open recording, else of the global one; looked up every time."""
+        return trace.get_tracer(names.SCOPE, tracer_provider=self.tracer_provider or current_provider())
+
+    def instruments(self) -> Instruments:
+        """The metrics' instruments, made on first use. A global provider that is set later is picked up."""
+        if self._instruments is None:
+            self._instruments = Instruments(metrics.get_meter(names.SCOPE, meter_provider=self.meter_provider))
+        return self._instruments
+
+    def evaluated(self, attributes: Attributes, *, failed: bool, context: Context) -> None:
+        """Write the evaluation event. The API of logs still bears an underscore, so it is used here only."""
+        get_logger(names.SCOPE, logger_provider=self.logger_provider).emit(
+            event_name=names.EVALUATION_EVENT,
+            severity_number=SeverityNumber.WARN if failed else SeverityNumber.INFO,
+            attributes=attributes,
+            context=context,
+        )
+
+    def failed(self, span: trace.Span, failure: str | None, error: BaseException | None) -> None:
+        """Mark a span as failed, if it did. An exception's message may quote content, and is treated as content."""
+        if failure is None:
+            return
+        span.set_attribute(names.ERROR_TYPE, failure)
+        description = str(error) if error is not None and self.content else None
+        span.set_status(trace.Status(trace.StatusCode.ERROR, description))

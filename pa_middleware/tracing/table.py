@@ -1,0 +1,127 @@
+"""Runs as a table for the terminal: one row a step, the lowest-scoring step named below.
+
+Readable without colour and at 80 columns. What a model or a tool wrote is untrusted: it is never read as markup, and
+control characters, escape sequences among them, are shown instead of sent to the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pa_middleware.tracing import conventions as names
+from pa_middleware.tracing.runs import Run, TracedStep
+
+_STYLES = {
+    names.DECISION_PASS: "green",
+    names.DECISION_RESAMPLE: "cyan",
+    names.DECISION_FLAG: "yellow",
+    names.DECISION_BLOCK: "magenta",
+    names.DECISION_ESCALATE: "bold yellow",
+    names.DECISION_ABSTAIN: "red",
+}
+_HALF = 5
+"""Characters of the score's bar on each side of its zero."""
+_LONGEST = 160
+"""Characters of an untrusted text that are shown at most; a row of the table cuts it further, to its width."""
+
+
+def render(runs: Sequence[Run]) -> RenderableType:
+    """Something `rich.print` can show: a table for each run, and under it its lowest-scoring step.
+
+    Bars are scaled to the largest score of their own run, minus to the left and plus to the right of zero.
+    """
+    if not runs:
+        return Text("No step of a guard in this trace.")
+    return Group(*(part for run in runs for part in _run(run)))
+
+
+def visible(untrusted: str) -> str:
+    """The text with every unprintable character (control, escape, bidirectional override) written out as its code."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in untrusted)
+
+
+def _run(run: Run) -> list[RenderableType]:
+    table = Table(box=box.SIMPLE_HEAD, title=_title(run), title_justify="left", title_style="", padding=(0, 1, 0, 0))
+    table.add_column("step", justify="right", no_wrap=True)
+    table.add_column("action", min_width=8)  # the one column that gives way; its texts cut themselves
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("-  0  +".center(2 * _HALF + 1), no_wrap=True, min_width=2 * _HALF + 1)
+    table.add_column("threshold", justify="right", no_wrap=True)
+    table.add_column("decision", no_wrap=True, max_width=12, overflow="ellipsis")
+    table.add_column("draws", justify="right", no_wrap=True)
+    largest = max((abs(step.score) for step in run.steps if step.score is not None), default=0.0)
+    for step in run.steps:
+        table.add_row(
+            str(step.index),
+            _action(step, cut=True),
+            _number(step.score),
+            _bar(step, largest),
+            _number(step.threshold),
+            _decision(step),
+            str(len(step.candidates) or step.attributes.get(names.CANDIDATE_COUNT, 0)),
+        )
+    return [table, _lowest(run), Text()]
+
+
+def _title(run: Run) -> Text:
+    title = f"run {visible(run.trace_id)}"
+    if run.conversation_id:
+        title += f"  conversation {visible(run.conversation_id)}"
+    return Text(title, style="bold", overflow="fold")
+
+
+def _action(step: TracedStep, *, cut: bool = False) -> Text:
+    return Text(visible(_told(step)[:_LONGEST]), no_wrap=cut, overflow="ellipsis" if cut else None)
+
+
+def _told(step: TracedStep) -> str:
+    selected = step.selected
+    arguments = selected.tool_arguments if selected is not None else ()
+    if step.tool_names:
+        calls = [
+            f"{name} {arguments[place]}" if place < len(arguments) else name
+            for place, name in enumerate(step.tool_names)
+        ]
+        return ", ".join(calls)
+    text = selected.text if selected is not None and selected.text else ""
+    return f"{step.action_kind.replace('_', ' ')} {text}".strip() or "?"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3g}"
+
+
+def _bar(step: TracedStep, largest: float) -> Text:
+    if step.score is None:
+        return Text("?".center(2 * _HALF + 1), style="dim")
+    length = round(_HALF * abs(step.score) / largest) if largest else 0
+    below, above = ("-" * length, "") if step.score < 0 else ("", "+" * length)
+    low = step.threshold is not None and step.score < step.threshold
+    return Text(f"{below:>{_HALF}}|{above:<{_HALF}}", style="red" if low else "green")
+
+
+def _decision(step: TracedStep) -> Text:
+    if not step.decision:
+        return Text("unfinished", style="dim")
+    return Text(visible(step.decision), style=_STYLES.get(step.decision, ""))
+
+
+def _lowest(run: Run) -> Text:
+    step = run.lowest
+    if step is None:
+        return Text("No step of this run has a score.")
+    line = Text.assemble("Lowest: step ", (str(step.index), "bold"), f", score {_number(step.score)}")
+    if step.threshold is not None and step.score is not None:
+        side = "below" if step.score < step.threshold else "not below"
+        line.append(f", {side} its threshold {_number(step.threshold)}")
+    if step.decision:
+        line.append(f", {visible(step.decision[:_LONGEST])}")
+    if step.reason:
+        line.append(f" ({visible(step.reason[:_LONGEST])})")
+    line.append(": ").append_text(_action(step))
+    return line

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from pa_middleware.tracing.runs import Run, TracedCandidate, TracedStep
+from pa_middleware.tracing.table import render
+
+CANDIDATE = TracedCandidate(
+    index=0,
+    span_id="c",
+    score=-2.5,
+    threshold=-0.5,
+    label="fail",
+    token_count=4,
+    log_ratio_min=-1.0,
+    log_ratio_argmin=0,
+    log_ratio_mean=-0.5,
+    log_ratios=(),
+    text=None,
+    tool_arguments=(),
+    error=None,
+    attributes={},
+)
+STEP = TracedStep(
+    index=3,
+    attempt=1,
+    span_id="s",
+    start_ns=1,
+    decision="flag",
+    reason="budget_exhausted",
+    score=-2.5,
+    threshold=-0.5,
+    action_kind="tool_call",
+    tool_names=("search",),
+    tool_call_ids=("call-1",),
+    selected_index=0,
+    candidates=(CANDIDATE, CANDIDATE),
+    error=None,
+    attributes={},
+)
+GOOD = replace(STEP, index=4, decision="pass", reason="above_threshold", score=1.25, candidates=(CANDIDATE,))
+
+
+def _shown(*steps: TracedStep, width: int = 80, colour: bool = False, conversation: str | None = None) -> str:
+    return _rendered([Run("f" * 32, conversation, steps)], width, colour)
+
+
+def _rendered(runs: Sequence[Run], width: int = 80, colour: bool = False) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None).print(
+        render(runs)
+    )
+    return out.getvalue()
+
+
+def test_a_step_is_a_row_with_action_score_bar_threshold_decision_and_draws() -> None:
+    (row,) = [line for line in _shown(STEP, GOOD).splitlines() if "flag" in line and "Lowest" not in line]
+    assert row.split() == ["3", "search", "-2.5", "-----|", "-0.5", "flag", "2"]
+    (row,) = [line for line in _shown(STEP, GOOD).splitlines() if "pass" in line]
+    assert row.split() == ["4", "search", "+1.25", "|++", "-0.5", "pass", "1"]
+
+
+def test_the_lowest_step_is_named_under_the_table() -> None:
+    shown = " ".join(_shown(GOOD, STEP).split())
+    assert "Lowest: step 3, score -2.5, below its threshold -0.5, flag (budget_exhausted): search" in shown
+
+
+@pytest.mark.parametrize("width", [70, 80, 120])
+def test_no_line_is_wider_than_the_terminal_whatever_the_action(width: int) -> None:
+    long = replace(STEP, tool_names=("tool" * 100,), decision="x" * 50)
+    shown = _shown(long, GOOD, width=width, conversation="c" * 90)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "+1.25" in shown
+
+
+def test_without_colour_no_escape_sequence_is_written_and_with_it_decisions_have_one() -> None:
+    assert "\x1b" not in _shown(STEP, GOOD)
+    assert "\x1b[33mflag" in _shown(STEP, GOOD, colour=True)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "[red]x[/red]",
+        "[/]",
+        "[link=http://evil]x[/link]",
+        "\x1b[2Jx",
+        "\x1b]0;x\x07",
+        "a\nb\rc",
+        "\u202ex\u202c",
+        "\x9b1m",
+    ],
+)
+def test_untrusted_text_is_neither_markup_nor_control(hostile: str) -> None:
+    candidate = replace(CANDIDATE, tool_arguments=(hostile,), text=hostile)
+    step = replace(STEP, tool_names=(hostile,), decision=hostile, reason=hostile, candidates=(candidate,))
+    message = replace(step, tool_names=(), tool_call_ids=(), action_kind=hostile)
+    shown = _rendered([Run(hostile, hostile, (step, message))], 400)
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert shown.count("\n") == _rendered([Run("x", "x", (STEP, STEP))], 400).count("\n")
+    if "[" in hostile:
+        assert hostile.replace("\x1b", "\\x1b").replace("\x9b", "\\x9b")[:5] in shown
+
+
+def test_an_untrusted_decision_is_no_style() -> None:
+    assert "\x1b[5m" not in _shown(replace(STEP, decision="blink"), colour=True)
+
+
+def test_a_step_without_score_or_end_is_shown_as_such() -> None:
+    unfinished = replace(STEP, decision="", reason="", score=None, threshold=None, tool_names=(), action_kind="")
+    shown = _shown(unfinished)
+    assert "unfinished" in shown
+    assert "No step of this run has a score." in shown
+
+
+def test_no_runs_say_so() -> None:
+    assert "No step of a guard" in _rendered([])
