@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 CHATML = """{%- if tools %}<|im_start|>system
@@ -24,7 +24,8 @@ LLAMA = """{{ bos_token }}
 
 {% if message.role == 'tool' %}{{ {'output': message.content} | tojson }}
 {%- elif message.tool_calls %}{{ message.content | trim }}[
-{%- for call in message.tool_calls %}{"name": "{{ call.function.name }}", "parameters": {{ call.function.arguments | tojson }}}
+{%- for call in message.tool_calls %}{"name": "{{ call.function.name }}", "parameters": {{ call.function.arguments
+ | tojson }}}
 {%- if not loop.last %}, {% endif %}{% endfor %}]
 {%- else %}{{ message.content | trim }}{% endif %}<|eot_id|>
 {%- endfor %}
@@ -124,5 +125,51 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     )
     backend.train_from_iterator(_CORPUS * 3, trainer)
     backend.add_tokens(added)
+    return _fast(backend, special, template, TEMPLATES[family][1][-1])
+
+
+@cache
+def unigram() -> PreTrainedTokenizerFast:
+    """ChatML over a Unigram vocabulary that holds the control tokens as pieces, as SentencePiece writes it."""
+    special = ["<unk>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
+    pieces = [(token, 0.0) for token in special]
+    pieces += [(char, -9.0) for char in ["▁", *map(chr, range(33, 127)), "\n", "\t", "é"]]
+    pieces += [("▁the", -3.0), ("tool", -3.5), ("call", -3.5), ("▁▁", -4.0), ("|>", -5.0)]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    backend.add_special_tokens(special)
+    backend.add_tokens(["▁▁"])
+    return _fast(backend, special, CHATML)
+
+
+@cache
+def wordlevel() -> PreTrainedTokenizerFast:
+    """ChatML over whole words, in whose vocabulary the control tokens stand as words."""
+    special = ["[UNK]", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
+    words = [word for line in _CORPUS for word in line.split()]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(dict.fromkeys(special + words))}, "[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(special)
+    return _fast(backend, special, CHATML)
+
+
+@cache
+def wordpiece() -> PreTrainedTokenizerFast:
+    """ChatML over lower-cased word pieces."""
+    special = ["[UNK]", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"]
+    chars = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    vocabulary = dict.fromkeys([*special, *chars, *("##" + char for char in chars), "the", "##tool"])
+    backend = Tokenizer(models.WordPiece(vocab={w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens(special)
+    return _fast(backend, special, CHATML)
+
+
+def _fast(backend: Tokenizer, special: list[str], template: str, eos: str = "<|im_end|>") -> PreTrainedTokenizerFast:
     bos = next((token for token in special if token in ("<|begin_of_text|>", "<bos>")), None)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=special[-1], chat_template=template)
+    unk = special[0] if "unk" in special[0].lower() else None
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, bos_token=bos, unk_token=unk, eos_token=eos, chat_template=template
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.tools import BaseTool
 
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.record import RECORDS, Record
@@ -29,6 +31,20 @@ class GuardCore:
     messages_key: str
     tools: tuple[Tool, ...] | None
     """None until given, or taken from the tools node that the gate is placed on."""
+    adopted: bool = False
+    """The tools were taken from a tools node."""
+
+    def adopt(self, tools: Mapping[str, BaseTool] | None) -> None:
+        """Take the tools of a tools node for those the model is shown, unless they were given."""
+        if not tools or (self.tools is not None and not self.adopted):
+            return
+        found = tuple(tools.values())
+        if self.tools is not None and list(self.tools) != list(found):
+            raise GuardError(
+                "the guard stands before a tools node with other tools already, and a score is taken under one list of "
+                "tools; name those the model is shown with Guard(..., tools=[...]), or make a guard for each graph"
+            )
+        self.tools, self.adopted = found, True
 
     def messages(self, state: Any) -> list[BaseMessage]:
         """The conversation in a state."""
@@ -41,7 +57,7 @@ class GuardCore:
 
     def shown(self, state: Any) -> list[BaseMessage]:
         """What the model was shown when it proposed an action in this state."""
-        return list(self.history(state)) if self.history is not None else self.messages(state)
+        return list(convert_to_messages(self.history(state))) if self.history is not None else self.messages(state)
 
     def records(self, state: Any) -> list[Record]:
         """The guard's records in a state."""
@@ -57,6 +73,30 @@ class GuardCore:
 def read_key(state: Any, key: str) -> Any:
     """A key of a state that is a dict, a dataclass or a pydantic model; None if it has none."""
     return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
+
+
+def changed(state: Any, key: str, value: Any) -> Any:
+    """A copy of a state with one key replaced; frozen and validated models are not asked."""
+    if isinstance(state, Mapping):
+        return {**state, key: value}
+    twin = copy.copy(state)
+    object.__setattr__(twin, key, value)
+    return twin
+
+
+def own_copy(state: Any) -> Any:
+    """A copy that a node can change without the next draw seeing it: one level deep, messages themselves shared."""
+    keys = list(state) if isinstance(state, Mapping) else _fields(state)
+    twin = dict(state) if isinstance(state, Mapping) else copy.copy(state)
+    for key in keys:
+        value = read_key(state, key)
+        if isinstance(value, list | dict | set):
+            twin = changed(twin, key, copy.copy(value))
+    return twin
+
+
+def _fields(state: Any) -> list[str]:
+    return [field.name for field in fields(state)] if is_dataclass(state) else list(vars(state))
 
 
 def last_action(messages: Sequence[BaseMessage]) -> tuple[AIMessage | None, list[BaseMessage]]:

@@ -7,5 +7,5 @@ class RulesError(ValueError):
     """A setting of the rules is unknown, outside what is allowed, or can have no effect."""
 
 
-class GuardError(Exception):
+class GuardError(RuntimeError):
     """The graph around the guard does not let it keep its promises; nothing was executed."""

@@ -6,18 +6,18 @@ not the one that was scored, is answered by an error message and never reaches t
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langgraph.types import Command
 
-from pa_middleware.guard.core import GuardCore, last_action
+from pa_middleware.guard.core import GuardCore, changed, last_action
 from pa_middleware.guard.errors import GuardError
-from pa_middleware.guard.node import Node, check_function, in_place_of, is_async
+from pa_middleware.guard.node import Node, check_function, in_place_of, is_async, mark, refuse_twice
 from pa_middleware.guard.record import Record, action_digest, call_digest, find
 
 logger = logging.getLogger(__name__)
@@ -57,16 +57,14 @@ def admit(core: GuardCore, state: Any) -> Admission:
     record = find(core.records(state), action.id)
     if not action.tool_calls:
         return _admit_text(state, action, record)
-    scored = record is not None and record["decision"] in _RUNS
-    approved = {entry["id"]: entry for entry in record["calls"]} if record is not None and scored else {}
+    scored = list(record["calls"]) if record is not None and record["decision"] in _RUNS else []
     answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
-    open_calls = [call for call in action.tool_calls if call["id"] not in answered]
-    objections = {call["id"]: _objection(call, approved.get(call["id"])) for call in open_calls}
-    admitted = [call for call in open_calls if objections[call["id"]] is None]
+    judged = [(call, _objection(call, scored)) for call in action.tool_calls if call["id"] not in answered]
+    admitted = [call for call, objection in judged if objection is None]
     refusals = tuple(
-        ToolMessage(text, tool_call_id=call["id"] or "", name=call["name"], status="error")
-        for call in open_calls
-        if (text := objections[call["id"]]) is not None
+        ToolMessage(objection, tool_call_id=call["id"] or "", name=call["name"], status="error")
+        for call, objection in judged
+        if objection is not None
     )
     if not admitted:
         return Admission(None, refusals)
@@ -74,7 +72,7 @@ def admit(core: GuardCore, state: Any) -> Admission:
         return Admission(state, ())
     narrowed = action.model_copy(update={"tool_calls": admitted})
     shown = [narrowed if message.id == action.id else message for message in messages]
-    return Admission(_with_messages(state, core.messages_key, shown), refusals)
+    return Admission(changed(state, core.messages_key, shown), refusals)
 
 
 def _admit_text(state: Any, action: AIMessage, record: Record | None) -> Admission:
@@ -86,20 +84,23 @@ def _admit_text(state: Any, action: AIMessage, record: Record | None) -> Admissi
     return Admission(state, ())
 
 
-def _objection(call: ToolCall, entry: Record | None) -> str | None:
-    """Why a call may not run, in words for the model; None if it may."""
-    if entry is None or entry["digest"] != call_digest(call["name"], call["args"]):
-        logger.warning("a call of %r was not executed: it is not one that was scored", call["name"])
-        return UNSCORED
-    return BLOCKED if entry["decision"] == "block" else None
+def _objection(call: ToolCall, scored: list[Record]) -> str | None:
+    """Why a call may not run, in words for the model; None if it may. Each scored call stands for one call only."""
+    digest = call_digest(call["name"], call["args"])
+    for entry in scored:
+        if entry["id"] == call["id"] and entry["digest"] == digest:
+            scored.remove(entry)
+            return BLOCKED if entry["decision"] == "block" else None
+    logger.warning("a call of %r was not executed: it is not one that was scored", call["name"])
+    return UNSCORED
 
 
 def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str | None = None) -> Any:
     """The tools node behind a gate: a function for a function, a Runnable for a Runnable."""
+    refuse_twice(inner)
     if isinstance(inner, Runnable):
         runnable = inner
-        if core.tools is None and (tools := getattr(runnable, "tools_by_name", None)):
-            core.tools = tuple(tools.values())
+        core.adopt(getattr(runnable, "tools_by_name", None))
 
         def invoke(state: Any, config: RunnableConfig) -> Any:
             return _gate(core, state, lambda admitted: runnable.invoke(admitted, config))
@@ -108,7 +109,7 @@ def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str |
             admission = admit(core, state)
             return _output(core, admission, await _maybe(admission, lambda seen: runnable.ainvoke(seen, config)))
 
-        return RunnableLambda(invoke, ainvoke, name=name or runnable.get_name())
+        return RunnableLambda(mark(invoke), mark(ainvoke), name=name or runnable.get_name())
 
     check_function(inner)
     if is_async(inner):
@@ -140,15 +141,10 @@ def _output(core: GuardCore, admission: Admission, output: Any) -> Any:
     """The tools' own output, and the refusals beside it."""
     if not admission.refusals:
         return {} if output is None else output
-    answers = {core.messages_key: list(admission.refusals)}
+    answers: dict[str, Any] = {core.messages_key: list(admission.refusals)}
     if output is None:
         return answers
-    return [*(output if isinstance(output, list | tuple) else [output]), answers]
-
-
-def _with_messages(state: Any, key: str, messages: list[BaseMessage]) -> Any:
-    if isinstance(state, Mapping):
-        return {**state, key: messages}
-    twin = copy.copy(state)
-    setattr(twin, key, messages)
-    return twin
+    if isinstance(output, Mapping) and isinstance(output.get(core.messages_key, []), list):
+        return {**output, core.messages_key: [*output.get(core.messages_key, []), *admission.refusals]}
+    parts = output if isinstance(output, list | tuple) else [output]
+    return [*parts, Command(update=answers)]  # LangGraph takes a list only with a Command in it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import iscoroutinefunction
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -60,8 +61,10 @@ class Guard:
         trace_tokens: bool = False,
         trace_content: bool | None = None,
     ) -> None:
-        if not isinstance(scorer, Scorer):
-            raise GuardError(f"scorer is {scorer!r:.100}; needed: an object with score(steps), such as a ModelPair")
+        if not isinstance(scorer, Scorer) or isinstance(scorer, type) or iscoroutinefunction(scorer.score):
+            raise GuardError(
+                f"scorer is {scorer!r:.100}; needed: an object with a plain method score(steps), such as a ModelPair"
+            )
         if not isinstance(rules, Rules):
             raise GuardError(f"rules is {rules!r:.100}; needed: Rules(...)")
         telemetry = Telemetry(

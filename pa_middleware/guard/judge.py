@@ -56,11 +56,13 @@ def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdic
         out_of_budget: the run's draws were used up before the step's were.
     """
     best = _best(draws, range(len(draws)))
-    if any(draw.failed for draw in draws):
-        return Verdict("flag" if rules.on_scorer_error == "flag" else "abstain", "scorer_error", best)
+    passing = [index for index, draw in enumerate(draws) if passes(draw.score, rules)]
+    failed = [index for index, draw in enumerate(draws) if draw.failed]
+    if failed:  # under flag, not one that is known to be low, nor one that cannot be scored
+        flagged = rules.on_scorer_error == "flag"
+        return Verdict(rules.on_scorer_error, "scorer_error", _best(draws, passing or failed) if flagged else best)
     if draws[best].score is None:  # an action that cannot be scored never runs
         return Verdict("abstain", "not_scored", best)
-    passing = [index for index, draw in enumerate(draws) if passes(draw.score, rules)]
     if passing:
         unjudged: Reason = "best_of" if rules.select == "best" else "no_threshold"
         taken = _best(draws, passing) if rules.select == "best" else passing[0]
@@ -76,7 +78,7 @@ def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdic
 
 
 def check_answer(answer: object, draws: Sequence[Proposal]) -> tuple[CandidateScore, ...]:
-    """A scorer's answer for one step, held to its protocol: one finite score for each candidate and each scored call.
+    """A scorer's answer for one step, held to its protocol: finite numbers for each candidate and each scored call.
 
     Raises:
         ScoringError: anything else.
@@ -92,9 +94,12 @@ def check_answer(answer: object, draws: Sequence[Proposal]) -> tuple[CandidateSc
         calls = proposal.action.tool_calls
         if score.calls and [call.name for call in score.calls] != [call["name"] for call in calls]:
             raise ScoringError(f"the scorer answered {len(score.calls)} call scores for {len(calls)} tool calls")
-        for value in (score.score, *(call.score for call in score.calls)):
-            if not isinstance(value, float) or not math.isfinite(value):
-                raise ScoringError(f"the scorer answered {value!r}; a score is a finite float")
+        parts = (score.policy_log_prob, score.reference_log_prob, *(call.score for call in score.calls))
+        for value in (score.score, *parts):
+            if type(value) is not float or not math.isfinite(value):  # a numpy float would not survive a checkpoint
+                raise ScoringError(f"the scorer answered {value!r:.100}; scores and log-probs are finite floats")
+        if not isinstance(score.token_log_ratios, tuple):
+            raise ScoringError(f"token_log_ratios is a {type(score.token_log_ratios).__name__}; needed: a tuple")
     return candidates
 
 

@@ -10,7 +10,8 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import BaseModel
@@ -19,9 +20,11 @@ from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.quiet import Muted, ambient
 from pa_middleware.guard.step import run_immediately, take_step
+from pa_middleware.scoring.errors import ScoringError
 from pa_middleware.scoring.scorer import Step, StepScore
 
 Node = Callable[..., Any]
+_MARK = "__pa_guarded__"
 
 
 def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str | None = None) -> Any:
@@ -31,12 +34,19 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
         GuardError: `inner` is neither a function nor a Runnable, or is a generator, which would speak unscored.
     """
 
+    def score(steps: Sequence[Step]) -> list[StepScore]:
+        try:
+            return core.scorer.score(steps)
+        except StopIteration as error:  # means something else to whoever awaits; from a thread it would never arrive
+            raise ScoringError("the scorer raised StopIteration") from error
+
     async def score_now(steps: Sequence[Step]) -> list[StepScore]:
-        return core.scorer.score(steps)
+        return score(steps)
 
     async def score_aside(steps: Sequence[Step]) -> list[StepScore]:
-        return await asyncio.to_thread(core.scorer.score, steps)
+        return await asyncio.to_thread(score, steps)
 
+    refuse_twice(inner)
     if isinstance(inner, Runnable):
         runnable = inner
 
@@ -54,7 +64,7 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
         async def astep(state: Any) -> Any:
             return await take_step(core, state, invoke, score_aside)
 
-        return RunnableLambda(step, astep, name=name or runnable.get_name())
+        return RunnableLambda(mark(step), mark(astep), name=name or runnable.get_name())
 
     check_function(inner)
     if is_async(inner):
@@ -104,13 +114,34 @@ def in_place_of(inner: Node, name: str | None) -> Callable[[Node], Node]:
         dressed.__name__ = name or getattr(inner, "__name__", None) or type(inner).__name__
         first = next(iter(inspect.signature(inner).parameters), None)
         hints = dict(getattr(dressed, "__annotations__", {}))
-        if first is not None and not _is_model(inspect.get_annotations(inner, eval_str=False).get(first)):
+        if first is not None and not _is_model(_hints(inner).get(first)):
             hints.pop(first, None)  # LangGraph then hands over the graph's whole state, the guard's records among it
         dressed.__annotations__ = hints
-        return dressed
+        return mark(dressed)
 
     return dress
 
 
+def mark(placed: Node) -> Node:
+    """Mark what stands in a node's place as guarded."""
+    placed.__dict__[_MARK] = True
+    return placed
+
+
+def refuse_twice(inner: object) -> None:
+    """Refuse what a guard stands around already: its steps would be drawn and judged twice."""
+    parts = (inner, getattr(inner, "func", None), getattr(inner, "afunc", None))
+    if any(getattr(part, _MARK, False) for part in parts):
+        raise GuardError("the node is guarded already; place one guard around it, once")
+
+
+def _hints(function: Node) -> dict[str, Any]:
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError):
+        return inspect.get_annotations(function)
+
+
 def _is_model(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    """Whether the node insists on an object of its own; a TypedDict is a dict, whatever keys it has."""
+    return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation))

@@ -17,7 +17,7 @@ from langgraph.types import Command
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.record import RECORDS, Record
 
-_ALLOWED = "allowed: a dict or a Command(update=dict), or a list of these, with exactly one new AIMessage"
+_ALLOWED = "allowed: a dict or a Command(update=dict), or a list of both, with exactly one new AIMessage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,14 @@ def read_proposal(output: Any, *, messages_key: str, known: frozenset[str | None
 
 
 def with_ids(action: AIMessage) -> AIMessage:
-    """The action as a whole message in which it and every call has an id, since records are kept by id."""
+    """The action as a whole message in which it and every call has an id of its own, since records are kept by id."""
     whole = cast("AIMessage", message_chunk_to_message(action)) if isinstance(action, AIMessageChunk) else action
-    calls = [{**call, "id": call["id"] or f"call-{uuid4()}"} for call in whole.tool_calls]
+    calls: list[dict[str, Any]] = []
+    taken: set[str | None] = {None, ""}
+    for call in whole.tool_calls:
+        fresh = f"call-{uuid4()}" if call["id"] in taken else call["id"]
+        taken.add(fresh)
+        calls.append({**call, "id": fresh})
     return whole.model_copy(update={"id": whole.id or f"pa-{uuid4()}", "tool_calls": calls})
 
 

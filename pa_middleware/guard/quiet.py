@@ -1,68 +1,79 @@
 """Rejected draws stay out of every stream: a node runs muted, and what it said is let through once it is accepted.
 
-The one place that touches how LangGraph hands its runtime to a node: the ambient config (the variable that LangChain
-reads to find the callbacks and LangGraph to find the stream writer).
+The one place that touches how LangGraph connects a node to its streams: the ambient config (the variable that LangChain
+reads to find the callbacks and LangGraph to find the stream writer), the handlers of its message and tool streams among
+the callbacks, and the stream that a graph inside the node would report to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph.config import get_config
 from langgraph.constants import TAG_NOSTREAM
+from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
-_RUNTIME = "__pregel_runtime"
+from pa_middleware.guard.place import RUNTIME, current_runtime
 
+_STREAM = "__pregel_stream"
+_STREAM_HANDLERS = "langgraph.pregel."
+"""The modules whose callback handlers are streams."""
 
-def current_config() -> RunnableConfig:
-    """The config of the running node; empty outside a graph."""
-    try:
-        return get_config()
-    except RuntimeError:
-        return {}
-
-
-def current_runtime(config: RunnableConfig) -> Runtime[Any] | None:
-    """LangGraph's runtime of the running node, if it runs in a graph."""
-    runtime = config.get("configurable", {}).get(_RUNTIME)
-    return runtime if isinstance(runtime, Runtime) else None
+Send = Callable[[Any], None]
 
 
 @dataclass(slots=True)
 class Muted:
-    """A config under which nothing reaches a stream, and the custom events that would have."""
+    """A config under which nothing reaches a stream, and what would have."""
 
     config: RunnableConfig
-    runtime: Runtime[Any] | None
-    said: list[Any] = field(default_factory=list)
+    injected: dict[str, Any] = field(default_factory=dict)
+    """What to inject into the node in place of LangGraph's own, by name."""
+    said: list[tuple[Context, Send, Any]] = field(default_factory=list)
+
+    def keeping(self, send: Send) -> Send:
+        """In place of `send`: keeps what would have been sent, and from where."""
+        return lambda event: self.said.append((copy_context(), send, event))
 
     def arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """A node's injected arguments, with whatever leads to a stream replaced."""
-        muted: dict[str, Any] = {"config": self.config, "writer": self.said.append}
-        if self.runtime is not None:
-            muted["runtime"] = replace(self.runtime, stream_writer=self.said.append)
-        return {name: muted.get(name, value) for name, value in arguments.items()}
+        return {name: self.injected.get(name, value) for name, value in arguments.items()}
 
     def let_through(self) -> None:
-        """Send the custom events on."""
-        if self.runtime is not None:
-            for event in self.said:
-                self.runtime.stream_writer(event)
+        """Send on, in order, what was kept."""
+        for context, send, event in self.said:
+            context.run(send, event)
+
+
+def unmuted(config: RunnableConfig) -> Muted:
+    """The config of a node as it is, for a draw that is accepted whatever its score."""
+    return Muted(config)
 
 
 def mute(config: RunnableConfig) -> Muted:
     """The config of a node, muted."""
+    muted = Muted({**config, "tags": [*(config.get("tags") or ()), TAG_NOSTREAM]})
+    muted.injected["config"] = muted.config
+    if "callbacks" in config:
+        muted.config["callbacks"] = _without_streams(config["callbacks"])
+    configurable = dict(config.get("configurable", {}))
     runtime = current_runtime(config)
-    muted = Muted({**config, "tags": [*(config.get("tags") or ()), TAG_NOSTREAM]}, runtime)
     if runtime is not None:
-        silent = replace(runtime, stream_writer=muted.said.append)
-        muted.config["configurable"] = {**config.get("configurable", {}), _RUNTIME: silent}
+        silent: Runtime[Any] = replace(runtime, stream_writer=muted.keeping(runtime.stream_writer))
+        configurable[RUNTIME] = silent
+        muted.injected |= {"runtime": silent, "writer": silent.stream_writer}
+    stream = configurable.get(_STREAM)
+    if stream is not None:
+        configurable[_STREAM] = StreamProtocol(muted.keeping(stream), stream.modes)
+    if configurable:
+        muted.config["configurable"] = configurable
     return muted
 
 
@@ -74,3 +85,15 @@ def ambient(config: RunnableConfig) -> Iterator[None]:
         yield
     finally:
         var_child_runnable_config.reset(token)
+
+
+def _without_streams(callbacks: Any) -> Any:
+    """The callbacks without LangGraph's streams; a copy."""
+    if isinstance(callbacks, BaseCallbackManager):
+        quiet = callbacks.copy()
+        quiet.handlers = _without_streams(quiet.handlers)
+        quiet.inheritable_handlers = _without_streams(quiet.inheritable_handlers)
+        return quiet
+    if isinstance(callbacks, list):
+        return [handler for handler in callbacks if not type(handler).__module__.startswith(_STREAM_HANDLERS)]
+    return callbacks

@@ -58,7 +58,7 @@ def candidate_entry(action: AIMessage, score: CandidateScore | None, decision: s
         "tokens": 0 if score is None else score.token_count,
         "decision": decision,
         "tools": [call["name"] for call in action.tool_calls],
-        "error": None if error is None else f"{type(error).__name__}: {error}",
+        "error": None if error is None else describe(error),
     }
 
 
@@ -71,6 +71,15 @@ def call_entry(call: Mapping[str, Any], score: float | None, decision: str) -> R
         "score": score,
         "decision": decision,
     }
+
+
+def describe(error: Exception) -> str:
+    """An error in a line or two, as text that every checkpointer takes; never raises."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot even say what it is
+        text = "(no message)"
+    return f"{type(error).__name__}: {text[:500]}".encode(errors="backslashreplace").decode()
 
 
 def find(records: Sequence[Record], message_id: str | None) -> Record | None:

@@ -39,6 +39,17 @@ def route_from(core: GuardCore, tools: str, otherwise: str) -> Callable[[Any], s
     return route
 
 
+def onward(core: GuardCore, target: str) -> Callable[[Any], str]:
+    """A condition in place of a plain edge: to its target, unless the guard abstained."""
+
+    def go_on(state: Any) -> str:
+        return END if abstained(core, state) else target
+
+    ends: Any = Literal[(target, END)]
+    go_on.__annotations__ = {"return": ends}
+    return go_on
+
+
 def end_if_abstained(core: GuardCore, path: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """An existing condition, sync and async, that a guard's abstention overrules."""
 

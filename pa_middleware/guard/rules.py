@@ -59,7 +59,8 @@ class Rules:
             _require(not given or (type(value) is int and value >= 1), name, value, allowed)
         for name, choices in _CHOICES.items():
             _require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(map(repr, choices)))
-        _require(bool(self.abstain_message.strip()), "abstain_message", self.abstain_message, "some text")
+        text = self.abstain_message
+        _require(isinstance(text, str) and bool(text.strip()), "abstain_message", self.abstain_message, "some text")
         self._refuse_inert()
 
     def _refuse_inert(self) -> None:
@@ -86,9 +87,12 @@ class Rules:
 
         Naive equivalent: `numpy.quantile(scores, quantile, method="inverted_cdf")`.
         """
-        values = np.asarray(list(scores), dtype=np.float64)
-        if values.size == 0 or not np.isfinite(values).all():
-            raise RulesError(f"scores hold {values.size} values; needed: at least one, all finite")
+        try:
+            values = np.asarray(list(scores), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise RulesError(f"scores is {scores!r:.100}; allowed: a sequence of finite numbers") from error
+        if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+            raise RulesError(f"scores hold {values.size} values; allowed: a sequence of at least one, all finite")
         _require(_is_number(quantile) and 0 <= quantile <= 1, "quantile", quantile, "a number from 0 to 1")
         return cls(threshold=float(np.quantile(values, quantile, method="inverted_cdf")), **settings)
 

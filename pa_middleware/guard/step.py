@@ -6,23 +6,23 @@ operations never suspend, so `run_immediately` drives the same coroutine to its 
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage
+from langgraph.errors import GraphBubbleUp
 
-from pa_middleware.guard.core import GuardCore
+from pa_middleware.guard import place
+from pa_middleware.guard.core import GuardCore, own_copy
 from pa_middleware.guard.judge import Draw, Verdict, check_answer, judge, passes
 from pa_middleware.guard.proposal import Proposal, read_proposal
-from pa_middleware.guard.quiet import Muted, current_config, current_runtime, mute
-from pa_middleware.guard.record import RECORDS, Record, action_digest, call_entry, candidate_entry
+from pa_middleware.guard.quiet import Muted, mute, unmuted
+from pa_middleware.guard.record import RECORDS, Record, action_digest, call_entry, candidate_entry, describe
 from pa_middleware.scoring.errors import UnscorableActionError
 from pa_middleware.scoring.scorer import CandidateScore, Step, StepScore
-from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.step import StepSpan
 
 logger = logging.getLogger(__name__)
@@ -53,14 +53,13 @@ async def take_step(core: GuardCore, state: Any, draw: DrawOnce, score: ScoreSte
     """
     rules = core.rules
     records = core.records(state)
-    config = current_config()
+    config = place.current_config()
     anchor = next((record["anchor"] for record in reversed(records) if record.get("anchor")), None)
-    runtime = current_runtime(config)
-    info = runtime.execution_info if runtime is not None else None
-    attempt = info.node_attempt if info is not None else 1
-    with core.telemetry.step(index=len(records), attempt=attempt, anchor=anchor, attributes=_origin(config)) as span:
+    with core.telemetry.step(
+        index=len(records), attempt=place.attempt(config), anchor=anchor, attributes=place.origin(config)
+    ) as span:
         wanted, allowed = _budget(core, records)
-        hand = _Hand(core, state, draw, score, conversation=_conversation(config))
+        hand = _Hand(core, state, draw, score, conversation=place.conversation(config))
         if rules.select == "best" and rules.mode == "enforce":
             for _ in range(allowed):
                 await hand.draw()
@@ -92,8 +91,9 @@ class _Hand:
         self.started_ns: list[int] = []
 
     async def draw(self) -> None:
-        muted = mute(current_config())
-        output = await self._draw(_copy(self._state), muted)
+        config = place.current_config()
+        muted = mute(config) if self._core.rules.mode == "enforce" else unmuted(config)
+        output = await self._draw(own_copy(self._state), muted)
         proposal = read_proposal(output, messages_key=self._core.messages_key, known=self._known)
         self.draws.append(Draw(proposal))
         self.muted.append(muted)
@@ -113,13 +113,15 @@ class _Hand:
             candidates = [proposal.action for proposal in proposals]
             answer = await self._score([Step(history, candidates, tools, self._conversation)])
             scores = check_answer(answer, proposals)
+        except GraphBubbleUp:  # an interrupt of the graph is no failure
+            raise
         except UnscorableActionError as error:
             if len(proposals) == 1:
                 return [Draw(proposals[0], error=error)]
             # One of several spoils the call for all: tell them apart.
             return [draw for proposal in proposals for draw in await self._scored([proposal])]
         except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
-            logger.warning("the scorer failed: %s: %s", type(error).__name__, error)
+            logger.warning("the scorer failed: %s", describe(error))
             return [Draw(proposal, error=error) for proposal in proposals]
         return [Draw(proposal, score=score) for proposal, score in zip(proposals, scores, strict=True)]
 
@@ -166,7 +168,7 @@ def _finish(core: GuardCore, hand: _Hand, verdict: Verdict, index: int, span: St
             )
             for position, draw in enumerate(hand.draws)
         ],
-        "error": f"{type(error).__name__}: {error}" if error is not None else None,
+        "error": None if error is None else describe(error),
         "anchor": span.anchor,
         "span": span.traceparent,
     }
@@ -218,38 +220,3 @@ def _tell(core: GuardCore, hand: _Hand, verdict: Verdict, span: StepSpan, error:
         response_id=action.id,
         error=error,
     )
-
-
-def _conversation(config: Mapping[str, Any]) -> str | None:
-    """What tells this conversation from others: its thread and, in subgraphs, its namespace."""
-    configurable = config.get("configurable", {})
-    thread = configurable.get("thread_id")
-    return None if thread is None else f"{thread}|{configurable.get('checkpoint_ns', '').rsplit(':', 1)[0]}"
-
-
-def _origin(config: Mapping[str, Any]) -> dict[str, str | int]:
-    """Where in LangGraph the step ran, for its span: enough to jump back to it."""
-    metadata = config.get("metadata", {})
-    runtime = current_runtime(config)  # type: ignore[arg-type]
-    info = runtime.execution_info if runtime is not None else None
-    found = {
-        names.CONVERSATION_ID: config.get("configurable", {}).get("thread_id"),
-        names.LANGGRAPH_NODE: metadata.get("langgraph_node"),
-        names.LANGGRAPH_TASK_ID: getattr(info, "task_id", None),
-        names.LANGGRAPH_CHECKPOINT_ID: getattr(info, "checkpoint_id", None),
-        names.LANGGRAPH_CHECKPOINT_NS: getattr(info, "checkpoint_ns", None),
-    }
-    return {name: str(value) for name, value in found.items() if value}
-
-
-def _copy(state: Any) -> Any:
-    """A copy that a node can change without the next draw seeing it: one level deep, messages themselves shared."""
-    if isinstance(state, Mapping):
-        return {
-            key: copy.copy(value) if isinstance(value, list | dict | set) else value for key, value in state.items()
-        }
-    twin = copy.copy(state)
-    for key, value in list(vars(twin).items()):
-        if isinstance(value, list | dict | set):
-            vars(twin)[key] = copy.copy(value)
-    return twin

@@ -54,6 +54,7 @@ def log_ratio(policy_log_probs: ArrayLike, reference_log_probs: ArrayLike) -> Fl
     return policy - reference
 
 
+@np.errstate(over="ignore")  # answered by an error, not by a warning
 def action_score(
     policy_log_probs: ArrayLike,
     reference_log_probs: ArrayLike,
@@ -76,7 +77,7 @@ def action_score(
         A finite float; positive where RL raised the odds of the action.
 
     Raises:
-        ValueError: as `log_ratio`; beta not finite and positive; an unknown name.
+        ValueError: as `log_ratio`; beta not finite and positive; an unknown name; a score beyond the float range.
 
     Naive equivalent, for the defaults: `beta * sum(policy - reference for each token)`.
     """
@@ -88,12 +89,14 @@ def action_score(
         case "ratio_then_aggregate":
             value = aggregate(ratio)
         case "aggregate_then_ratio":
-            value = aggregate(_as_floats(policy_log_probs)) - aggregate(_as_floats(reference_log_probs))
+            policy = _finite("policy_log_probs", policy_log_probs)
+            value = aggregate(policy) - aggregate(_finite("reference_log_probs", reference_log_probs))
         case _:
             raise ValueError(f"order is {order!r}; allowed: {', '.join(get_args(Order))}")
-    return float(beta * value)
+    return _in_range(beta * value)
 
 
+@np.errstate(over="ignore")
 def run_score(step_scores: ArrayLike, aggregation: StepAggregation = "mean") -> float:
     """Score of a run from the scores of its steps.
 
@@ -105,15 +108,15 @@ def run_score(step_scores: ArrayLike, aggregation: StepAggregation = "mean") -> 
         A finite float. With `sum` its magnitude grows with the number of steps, with `min` and `max` its bias does.
 
     Raises:
-        ValueError: no steps, a score that is not finite, or an unknown name.
+        ValueError: no steps, a score that is not finite, an unknown name, or a sum beyond the float range.
     """
     aggregate = _named(_STEP, "aggregation", aggregation)
-    return float(aggregate(_finite("step_scores", step_scores)))
+    return _in_range(aggregate(_finite("step_scores", step_scores)))
 
 
 def _bottom10(values: Floats) -> float:
     count = max(1, math.ceil(0.1 * values.size))
-    return float(np.sort(values)[:count].mean())
+    return float(np.sort(values)[:count].mean(dtype=np.float64))
 
 
 _TOKEN: Mapping[str, Callable[[Floats], float]] = {
@@ -133,13 +136,18 @@ def _named(table: Mapping[str, Callable[[Floats], float]], what: str, name: str)
         raise ValueError(f"{what} is {name!r}; allowed: {', '.join(table)}") from None
 
 
-def _as_floats(values: ArrayLike) -> Floats:
-    array = np.asarray(values)
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+def _in_range(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"the score is {value}; beta or the values are too large for a float")
+    return float(value)
 
 
 def _finite(name: str, values: ArrayLike) -> Floats:
-    array = _as_floats(values)
+    try:
+        array = np.asarray(values)
+        array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {values!r:.100}; allowed: a sequence of real numbers") from error
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}; allowed: one dimension with at least one value")
     if not np.isfinite(array).all():

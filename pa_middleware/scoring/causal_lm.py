@@ -28,10 +28,15 @@ class CausalLM:
 
     Args:
         model: in any dtype, on any device; put into evaluation mode.
-        batch_size: continuations forwarded at once.
+        batch_size: continuations forwarded at once; at least 1.
+
+    Raises:
+        ValueError: a batch size below 1.
     """
 
     def __init__(self, model: PreTrainedModel, *, batch_size: int = 8) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}; allowed: at least 1")
         self.model = model
         model.train(False)
         self._batch_size = batch_size
@@ -62,14 +67,17 @@ class CausalLM:
         Raises:
             ValueError: an empty prompt or continuation, or an id outside the vocabulary.
             ContextLengthError: more tokens than the model can read.
-            ScoringError: the model answered NaN or infinity.
+            ScoringError: the model answered NaN or infinity, or failed (out of memory, say).
 
         Naive equivalent: `log_softmax(model(prompt + continuation).logits.float())` gathered at the continuation.
         """
         self._check(prompt, continuations)
         result: list[NDArray[np.float32]] = []
         for start in range(0, len(continuations), self._batch_size):
-            result.extend(self._batch(prompt, continuations[start : start + self._batch_size]))
+            try:
+                result.extend(self._batch(prompt, continuations[start : start + self._batch_size]))
+            except (RuntimeError, LookupError) as error:
+                raise ScoringError(f"the model could not be run: {error}") from error
         return result
 
     def _check(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> None:

@@ -77,13 +77,21 @@ def template_action(action: AIMessage) -> TemplateMessage:
 
 
 def template_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """The tools as chat templates read them: OpenAI function schemas."""
-    return [convert_to_openai_tool(tool if isinstance(tool, BaseTool) else dict(tool)) for tool in tools]
+    """The tools as chat templates read them: OpenAI function schemas.
+
+    Raises:
+        RenderingError: something that is no tool.
+    """
+    try:
+        return [convert_to_openai_tool(tool if isinstance(tool, BaseTool) else dict(tool)) for tool in tools]
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as error:
+        raise RenderingError(f"a tool has no function schema: {error}") from error
 
 
 def _template_message(message: BaseMessage) -> TemplateMessage:
+    role = _role(message)
     text, reasoning = _text(message)
-    result: TemplateMessage = {"role": _role(message), "content": text}
+    result: TemplateMessage = {"role": role, "content": text}
     if isinstance(message, AIMessage):
         reasoning = reasoning or str(message.additional_kwargs.get("reasoning_content") or "")
         if reasoning:

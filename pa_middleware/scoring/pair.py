@@ -111,16 +111,24 @@ class ModelPair:
             settings: everything else `ModelPair` takes.
 
         Raises:
-            PairError: the tokenizers give different ids.
+            PairError: the tokenizers give different ids, or a checkpoint lacks weights.
             OSError: a checkpoint cannot be found or read.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         def load(path: str | Path, revision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                path, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path,
+                revision=revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
+            model, report = loaded
+            if missing := sorted(report["missing_keys"]):
+                raise PairError(f"{path} lacks {len(missing)} weights, first {missing[0]!r}; they would be random")
             return model.to(device), tokenizer
 
         policy_model, tokenizer = load(policy, policy_revision)

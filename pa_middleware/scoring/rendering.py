@@ -10,17 +10,16 @@ Knows no model. `official.py` has the paper's plain-text rendering.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from pa_middleware.scoring.errors import PairError, RenderingError, UnscorableActionError
 from pa_middleware.scoring.messages import TemplateMessage, template_action, template_history, template_tools
-from pa_middleware.scoring.scorer import Step
+from pa_middleware.scoring.scorer import Step, Tool
 from pa_middleware.scoring.sealing import Seal, TextTokenizer
 
 if TYPE_CHECKING:
@@ -73,8 +72,11 @@ class Renderer:
         self._end_of_turn = end_of_turn
         self._template_kwargs = dict(template_kwargs or {})
         self._text = TextTokenizer(tokenizer)
-        self._turn_end = self._find_turn_end()
-        self._check_against_tokenizer()
+        try:
+            self._turn_end = self._find_turn_end()
+            self._check_against_tokenizer()
+        except RenderingError as error:
+            raise PairError(f"the tokenizer cannot render a plain conversation: {error}") from error
 
     def render(self, step: Step) -> RenderedStep:
         """Token ids of a step.
@@ -85,32 +87,50 @@ class Renderer:
         """
         if not step.candidates:
             raise UnscorableActionError("the step has no candidates; at least one action is needed")
-        seal = Seal()
-        history = [seal.message(message) for message in template_history(step.history)]
-        tools = seal.tree(template_tools(step.tools)) or None
+        seal = Seal(self._text)
+        history, tools = self._sealed(seal, step.history, step.tools)
         prompt = self._template(history, tools, generation_prompt=True)
         return RenderedStep(
-            prompt=tuple(self._text.encode(self._private(seal, prompt))[0]),
+            prompt=tuple(self._text.encode(seal.open(prompt))[0]),
             actions=tuple(self._action(seal, history, tools, prompt, candidate) for candidate in step.candidates),
         )
+
+    def prompt(self, history: Sequence[BaseMessage], tools: Sequence[Tool] = ()) -> tuple[int, ...]:
+        """Token ids that a model continues with its next action: what an agent generates from.
+
+        Raises:
+            RenderingError: the history cannot be rendered.
+        """
+        seal = Seal(self._text)
+        text = self._template(*self._sealed(seal, history, tools), generation_prompt=True)
+        return tuple(self._text.encode(seal.open(text))[0])
+
+    @staticmethod
+    def _sealed(
+        seal: Seal, history: Sequence[BaseMessage], tools: Sequence[Tool]
+    ) -> tuple[list[TemplateMessage], list[Any] | None]:
+        sealed = [seal.message(message) for message in template_history(history)]
+        return sealed, seal.tree(template_tools(tools)) or None
 
     def _action(
         self, seal: Seal, history: list[TemplateMessage], tools: Any, prompt: str, candidate: AIMessage
     ) -> RenderedAction:
-        message = seal.message(template_action(candidate))
+        try:
+            message = seal.message(template_action(candidate))
+        except RenderingError as error:
+            raise UnscorableActionError(f"the action cannot be rendered: {error}") from error
         calls = message.get("tool_calls", [])
         # The turn with no call, with the first call, with the first two ...: each difference is one call's text.
-        turns = [self._units(seal, self._turn(history, tools, prompt, message))]
-        turns[:0] = [
-            self._units(seal, self._turn(history, tools, prompt, _with_calls(message, calls[:count])))
-            for count in range(len(calls))
+        turns = [
+            seal.units(self._turn(history, tools, prompt, _with_calls(message, calls[:count])))
+            for count in range(len(calls) + 1)
         ]
         units = self._cut_at_turn_end(turns[-1])
         # Where each unit begins once its secret name or sealed text is in place.
         starts = [0]
         private = []
         for unit in units:
-            private.append(self._private(seal, unit))
+            private.append(seal.open(unit))
             starts.append(starts[-1] + len(private[-1]))
         ids, spans = self._text.encode("".join(private), continues=True)
         if not ids:
@@ -133,22 +153,14 @@ class Renderer:
             )
         return whole[shared:]
 
-    def _units(self, seal: Seal, text: str) -> list[str]:
-        """Text as control tokens, sealed words and single characters."""
-        return [m[0] for m in re.finditer(f"{self._text.control.pattern}|{seal.pattern.pattern}|.", text, re.DOTALL)]
-
     def _cut_at_turn_end(self, units: list[str]) -> list[str]:
         if self._turn_end in units:
-            end = units.index(self._turn_end)
+            # The last one: a template may end a turn after each call.
+            end = len(units) - 1 - units[::-1].index(self._turn_end)
             return units[: end + 1] if self._end_of_turn else units[:end]
         while units and units[-1].isspace():  # the template's, since it has no token to end a turn with
             units = units[:-1]
         return units
-
-    def _private(self, seal: Seal, text: str) -> str:
-        """Rendered text with its control tokens under their secret names and its sealed words opened."""
-        named = self._text.control.sub(lambda match: self._text.name(match[0]), text)
-        return seal.pattern.sub(seal.open, named)
 
     def _template(self, messages: Sequence[TemplateMessage], tools: Any, *, generation_prompt: bool) -> str:
         from jinja2 import TemplateError
@@ -161,32 +173,34 @@ class Renderer:
                 add_generation_prompt=generation_prompt,
                 **self._template_kwargs,
             )
-        except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise RenderingError(f"the chat template refuses this conversation: {error}") from error
         return str(text)
 
     def _find_turn_end(self) -> str | None:
         """The control token that the template writes after an assistant's text, if any."""
-        seal = Seal()
+        seal = Seal(self._text)
         text = self._template(
             [seal.message({"role": "user", "content": "a b"}), seal.message({"role": "assistant", "content": "c d"})],
             None,
             generation_prompt=False,
         )
-        *_, last = seal.pattern.finditer(text)
-        match = self._text.control.search(text, last.end())
+        words = list(seal.pattern.finditer(text))
+        if len(words) < 2:
+            raise RenderingError("it does not show the text of both a user and an assistant")
+        match = self._text.control.search(text, words[-1].end())
         return match[0] if match else None
 
     def _check_against_tokenizer(self) -> None:
         """Where text holds no control token, ours must be the tokenizer's own ids."""
         messages = [
-            {"role": "user", "content": 'Where is the café? Look at 3 maps,\n\nplease: "now".'},
+            {"role": "user", "content": 'Where is the café?  Look at 3 maps,\n\nplease: "now".'},
             {"role": "assistant", "content": "On the\tsecond one."},
             {"role": "user", "content": " Tell me more ..."},
         ]
-        seal = Seal()
+        seal = Seal(self._text)
         text = self._template([seal.message(message) for message in messages], None, generation_prompt=True)
-        ours, _ = self._text.encode(self._private(seal, text))
+        ours, _ = self._text.encode(seal.open(text))
         theirs = self._tokenizer.apply_chat_template(
             messages, tokenize=True, add_generation_prompt=True, return_dict=False, **self._template_kwargs
         )

@@ -34,12 +34,15 @@ def test_same_seed_and_actions_see_the_same_rain() -> None:
 
 
 def test_rain_at_a_step_does_not_depend_on_the_actions_before_it() -> None:
-    def detour(first: int) -> list[float]:
-        taxi = Taxi(11)
+    def after(first: int, seed: int) -> str:
+        taxi = Taxi(seed)
         taxi.act(first)
-        return [taxi._random(step).random() for step in range(3)]
+        return taxi.act(ACTIONS.index("east"))
 
-    assert detour(0) == detour(MALFORMED)
+    # Both first actions leave the taxi where it is: no passenger is in it yet.
+    assert [after(MALFORMED, seed) for seed in range(40)] == [
+        after(ACTIONS.index("dropoff"), seed) for seed in range(40)
+    ]
 
 
 def test_goal_and_observation_determine_the_state() -> None:

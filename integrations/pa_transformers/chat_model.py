@@ -1,0 +1,149 @@
+"""A local transformers model as a LangChain chat model: tools in its prompt, tool calls out of its text.
+
+The prompt is rendered as the scorer renders it, so that text in a message can never become a turn of its own, and what
+the guard scores is what this model saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, PrivateAttr
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pa_middleware.scoring.rendering import Renderer
+from pa_transformers.tool_calls import parse_tool_calls
+
+
+class LocalChatModel(BaseChatModel):
+    """Chats with a transformers model in this process.
+
+    Example:
+        model = LocalChatModel(model=AutoModelForCausalLM.from_pretrained(...), tokenizer=...).bind_tools(tools)
+
+    Raises:
+        PairError: the tokenizer has no chat template that can be rendered safely.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    temperature: float = Field(default=1.0, ge=0.0)
+    """0 takes the likeliest token; 1 samples from the model as it is."""
+    max_new_tokens: int = Field(default=256, ge=1)
+    seed: int | None = None
+    """Makes the run of draws from one instance repeatable; None draws anew each time."""
+
+    _renderer: Renderer = PrivateAttr()
+    _random: torch.Generator = PrivateAttr()
+    _stop_ids: frozenset[int] = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Prepare rendering and the source of chance."""
+        super().model_post_init(context)
+        self.model.train(False)
+        self._renderer = Renderer(self.tokenizer)
+        self._stop_ids = self._find_stop_ids()
+        self._reseed()
+
+    def with_seed(self, seed: int | None) -> LocalChatModel:
+        """The same model with draws of its own."""
+        twin = self.model_copy(update={"seed": seed})
+        twin._reseed()
+        return twin
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools in its prompt. `tool_choice` cannot be forced on a plain model: only None and "auto"."""
+        if tool_choice not in (None, "auto"):
+            raise ValueError(
+                f"tool_choice is {tool_choice!r}; a local model can only be left to choose: None or 'auto'"
+            )
+        bound = self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+        return cast("Runnable[LanguageModelInput, AIMessage]", bound)
+
+    @property
+    def _llm_type(self) -> str:
+        return "pa-transformers"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - LangChain's signature
+        **kwargs: Any,
+    ) -> ChatResult:
+        if stop:
+            raise ValueError(f"stop is {stop!r}; this model stops at the end of its turn only")
+        prompt = self._renderer.prompt(messages, kwargs.get("tools") or ())
+        ids = self._sample(prompt)
+        finished = ids[-1] in self._stop_ids
+        text = str(self.tokenizer.decode(ids[:-1] if finished else ids))
+        content, calls, invalid = parse_tool_calls(text)
+        message = AIMessage(
+            content,
+            tool_calls=calls,
+            invalid_tool_calls=invalid,
+            usage_metadata=UsageMetadata(
+                input_tokens=len(prompt), output_tokens=len(ids), total_tokens=len(prompt) + len(ids)
+            ),
+            response_metadata={
+                "model_name": str(self.model.config.name_or_path),
+                "finish_reason": "stop" if finished else "length",
+            },
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    @torch.inference_mode()
+    def _sample(self, prompt: Sequence[int]) -> list[int]:
+        """Token ids drawn one by one, up to and including the end of the turn; at least one."""
+        device = self.model.device
+        output = self.model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, logits_to_keep=1)
+        ids: list[int] = []
+        while True:
+            ids.append(self._choose(output.logits[0, -1]))
+            if ids[-1] in self._stop_ids or len(ids) == self.max_new_tokens:
+                return ids
+            output = self.model(
+                input_ids=torch.tensor([[ids[-1]]], device=device), past_key_values=output.past_key_values
+            )
+
+    def _choose(self, logits: torch.Tensor) -> int:
+        logits = logits.float().cpu()
+        if self.temperature == 0:
+            return int(logits.argmax())
+        probabilities = (logits / self.temperature).softmax(-1)
+        return int(torch.multinomial(probabilities, 1, generator=self._random))
+
+    def _reseed(self) -> None:
+        self._random = torch.Generator()
+        if self.seed is None:
+            self._random.seed()
+        else:
+            self._random.manual_seed(self.seed)
+
+    def _find_stop_ids(self) -> frozenset[int]:
+        config = self.model.generation_config
+        configured = getattr(config, "eos_token_id", None)
+        ids = configured if isinstance(configured, list) else [configured]
+        found = frozenset(int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None)
+        if not found:
+            raise ValueError("neither the model's generation config nor its tokenizer names an end-of-turn token")
+        return found

@@ -1,0 +1,7 @@
+"""The tracing tests' backend in memory, for guards."""
+
+from __future__ import annotations
+
+from tests.tracing.conftest import Backend, backend
+
+__all__ = ["Backend", "backend"]
