@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from pa_middleware.scoring.rendering import Renderer
 
 CHATML = """{%- if tools %}<|im_start|>system
 You may call: {% for tool in tools %}{{ tool | tojson }}
@@ -173,3 +178,50 @@ def _fast(backend: Tokenizer, special: list[str], template: str, eos: str = "<|i
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend, bos_token=bos, unk_token=unk, eos_token=eos, chat_template=template
     )
+
+
+@cache
+def demo() -> PreTrainedTokenizerFast:
+    """The tokenizer of the taxi demo."""
+    built = pytest.importorskip("pa_demos.taxi.prompt", reason="the demo is not installed").build_tokenizer()
+    assert isinstance(built, PreTrainedTokenizerFast)
+    return built
+
+
+TOKENIZERS = [*TEMPLATES, "unigram", "wordlevel", "wordpiece", "demo"]
+
+
+@cache
+def renderer(name: str) -> tuple[PreTrainedTokenizerFast, Renderer]:
+    """Any of `TOKENIZERS` and its renderer."""
+    others = {"unigram": unigram, "wordlevel": wordlevel, "wordpiece": wordpiece, "demo": demo}
+    built = others[name]() if name in others else tokenizer(name)
+    return built, Renderer(built)
+
+
+def controls(name: str) -> dict[str, int]:
+    """Control tokens but the one that stands for unknown text."""
+    ids = renderer(name)[1]._text.control_ids
+    return {token: number for token, number in ids.items() if "unk" not in token.lower()}
+
+
+def with_template(family: str, template: str) -> PreTrainedTokenizerFast:
+    """A family's tokenizer under another template."""
+    backend = Tokenizer.from_str(tokenizer(family).backend_tokenizer.to_str())
+    return _fast(backend, [""], template, TEMPLATES[family][1][-1])
+
+
+def decode(tokenizer: PreTrainedTokenizerFast, ids: Sequence[int]) -> str:
+    """The text of token ids."""
+    text = tokenizer.decode(list(ids))
+    assert isinstance(text, str)
+    return text
+
+
+def plain_ids(
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, Any]], tools: list[Any] | None = None, **settings: Any
+) -> list[int]:
+    """What the tokenizer's own template call gives."""
+    ids: Any = tokenizer.apply_chat_template(messages, tools=tools or None, return_dict=False, **settings)
+    assert isinstance(ids, list)
+    return ids

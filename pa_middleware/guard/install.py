@@ -95,18 +95,19 @@ def _without_records(schema: Any) -> Any:
 
 def _overruled(core: GuardCore, name: str, branch: Any) -> Any:
     """A condition after the agent, overruled by an abstention; it is shown conversation and records in any case."""
-    schema = branch.input_schema
-    if schema is not None:
-        hints = get_type_hints(schema, include_extras=True)
-        if is_typeddict(schema):  # it may send on what it reads, and then the gate needs the records as well
-            schema = TypedDict(schema.__name__, {core.messages_key: Any, RECORDS: Any, **hints})  # type: ignore[misc]
+    read = branch.input_schema
+    if read is not None:
+        hints = get_type_hints(read, include_extras=True)
+        if is_typeddict(read):  # it may send on what it reads, and then the gate needs the records as well
+            wider: Any = TypedDict(read.__name__, {core.messages_key: Any, RECORDS: Any, **hints})  # type: ignore[misc]
+            read = wider
         elif core.messages_key not in hints:
-            raise GuardError(f"the condition {name!r} reads {schema.__name__}, which has no key {core.messages_key!r}")
+            raise GuardError(f"the condition {name!r} reads {read.__name__}, which has no key {core.messages_key!r}")
     condition, acondition = end_if_abstained(core, branch.path)
     return branch._replace(
         path=RunnableLambda(_annotated(condition), _annotated(acondition), name=name),
         ends=None if branch.ends is None else {**branch.ends, END: END},
-        input_schema=schema,
+        input_schema=read,
     )
 
 

@@ -121,7 +121,7 @@ class Seal:
         return "".join([*pieces, self._template_text(rendered[end:])])
 
     def _template_text(self, text: str) -> str:
-        if self._nonce.lower() in text.lower():
+        if self._nonce[:9].lower() in text.lower():  # the beginning tells, should the word have been cut short
             raise RenderingError("the chat template alters the text it is given; that cannot be followed safely")
         return self._tokenizer.named(text)
 

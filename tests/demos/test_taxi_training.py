@@ -41,8 +41,8 @@ def test_critic_learns_values_and_advantages_from_samples_alone(
     for _ in range(12):
         samples = simulate(acting, 8_000, anywhere=0.5, random=random)
         advantage = critic.learn(samples, best.policy, np.log(best.policy) - log_reference)
-    well_seen = samples.counts() > 200
-    assert well_seen.sum() > 500
+    well_seen = samples.counts() > 50
+    assert well_seen.sum() > 300
     assert np.abs(critic.value - best.v)[active_states()].mean() < 0.2
     assert np.abs(advantage - best.advantage)[well_seen].mean() < 0.1
 

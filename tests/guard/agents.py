@@ -64,10 +64,10 @@ class Scripted(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         reply = self._next(messages)
-        chunks = [AIMessageChunk(word) for word in re.findall(r"\S+\s*", str(reply.content))]
+        chunks = [AIMessageChunk(content=word) for word in re.findall(r"\S+\s*", str(reply.content))]
         for index, call in enumerate(reply.tool_calls):
             piece = tool_call_chunk(name=call["name"], args=f'{{"x": {call["args"]["x"]}}}', id=call["id"], index=index)
-            chunks.append(AIMessageChunk("", tool_call_chunks=[piece]))
+            chunks.append(AIMessageChunk(content="", tool_call_chunks=[piece]))
         for chunk in chunks:
             generation = ChatGenerationChunk(message=chunk)
             if run_manager is not None:

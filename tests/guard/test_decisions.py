@@ -75,7 +75,7 @@ def test_what_runs_and_what_is_on_record_is_as_decided(name: str, how: How, kind
     assert [record["id"] for record in final["pa"]] == [action.id for action in actions]
     calls = [call["id"] for action in actions for call in action.tool_calls]
     answers = [message for message in messages if isinstance(message, ToolMessage)]
-    assert sorted(calls) == sorted(answer.tool_call_id for answer in answers), "no call is left dangling"
+    assert sorted(map(str, calls)) == sorted(answer.tool_call_id for answer in answers), "no call is left dangling"
     assert sum(answer.status == "error" for answer in answers) == case.refused
 
 

@@ -42,37 +42,37 @@ def stopped(replies: list[AIMessage], rules: Rules, world: World) -> Any:
     return graph
 
 
-def edited(action: AIMessage, *calls: dict[str, Any], **changes: Any) -> AIMessage:
+def edited(action: AIMessage, *calls: Any, **changes: Any) -> AIMessage:
     return action.model_copy(update={"tool_calls": [{**call, "type": "tool_call"} for call in calls], **changes})
 
 
-def call(like: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def call(like: Any, **changes: Any) -> dict[str, Any]:
     return {**like, **changes}
 
 
 EDITS: dict[str, Callable[[AIMessage], tuple[AIMessage, list[float]]]] = {
     "nothing": lambda a: (a, [1.0, 2.0]),
-    "arguments": lambda a: (edited(a, call(a.tool_calls[0], args={"x": 9}), a.tool_calls[1]), [2.0]),  # type: ignore[arg-type]
-    "an extra argument": lambda a: (edited(a, call(a.tool_calls[0], args={"x": 1, "y": 0})), []),  # type: ignore[arg-type]
-    "the name": lambda a: (edited(a, call(a.tool_calls[0], name="other"), a.tool_calls[1]), [2.0]),  # type: ignore[arg-type]
-    "the call's id": lambda a: (edited(a, call(a.tool_calls[0], id="new"), a.tool_calls[1]), [2.0]),  # type: ignore[arg-type]
+    "arguments": lambda a: (edited(a, call(a.tool_calls[0], args={"x": 9}), a.tool_calls[1]), [2.0]),
+    "an extra argument": lambda a: (edited(a, call(a.tool_calls[0], args={"x": 1, "y": 0})), []),
+    "the name": lambda a: (edited(a, call(a.tool_calls[0], name="other"), a.tool_calls[1]), [2.0]),
+    "the call's id": lambda a: (edited(a, call(a.tool_calls[0], id="new"), a.tool_calls[1]), [2.0]),
     "the ids swapped": lambda a: (
-        edited(a, call(a.tool_calls[0], id=a.tool_calls[1]["id"]), call(a.tool_calls[1], id=a.tool_calls[0]["id"])),  # type: ignore[arg-type]
+        edited(a, call(a.tool_calls[0], id=a.tool_calls[1]["id"]), call(a.tool_calls[1], id=a.tool_calls[0]["id"])),
         [],
     ),
-    "the order": lambda a: (edited(a, *reversed(a.tool_calls)), [1.0, 2.0]),  # type: ignore[arg-type]
-    "one call less": lambda a: (edited(a, a.tool_calls[1]), [2.0]),  # type: ignore[arg-type]
-    "one call more": lambda a: (edited(a, *a.tool_calls, {"name": "act", "args": {"x": 9}, "id": "n"}), [1.0, 2.0]),  # type: ignore[arg-type]
-    "a call twice": lambda a: (edited(a, *a.tool_calls, a.tool_calls[0]), [1.0, 2.0]),  # type: ignore[arg-type]
+    "the order": lambda a: (edited(a, *reversed(a.tool_calls)), [1.0, 2.0]),
+    "one call less": lambda a: (edited(a, a.tool_calls[1]), [2.0]),
+    "one call more": lambda a: (edited(a, *a.tool_calls, {"name": "act", "args": {"x": 9}, "id": "n"}), [1.0, 2.0]),
+    "a call twice": lambda a: (edited(a, *a.tool_calls, a.tool_calls[0]), [1.0, 2.0]),
     "another before, under the same id": lambda a: (
-        edited(a, call(a.tool_calls[0], args={"x": 9}), *a.tool_calls),  # type: ignore[arg-type]
+        edited(a, call(a.tool_calls[0], args={"x": 9}), *a.tool_calls),
         [1.0, 2.0],
     ),
     "another behind, under the same id": lambda a: (
-        edited(a, *a.tool_calls, call(a.tool_calls[0], args={"x": 9})),  # type: ignore[arg-type]
+        edited(a, *a.tool_calls, call(a.tool_calls[0], args={"x": 9})),
         [1.0, 2.0],
     ),
-    "a call without an id": lambda a: (edited(a, call(a.tool_calls[0], id=None)), []),  # type: ignore[arg-type]
+    "a call without an id": lambda a: (edited(a, call(a.tool_calls[0], id=None)), []),
 }
 
 

@@ -51,7 +51,7 @@ def sends(state: MessagesState) -> Any:
 def commanding(model: Scripted) -> Any:
     def agent(state: MessagesState) -> Command[Literal["tools", "__end__"]]:
         reply: Any = model.invoke(state["messages"])
-        return Command(update={"messages": [reply]}, goto="tools" if reply.tool_calls else END)
+        return Command(update={"messages": [reply]}, goto="tools" if reply.tool_calls else "__end__")
 
     return agent
 
@@ -257,9 +257,9 @@ def test_a_pydantic_state_with_a_field_for_records_is_taken() -> None:
 
 def test_a_compiled_graph_is_refused() -> None:
     builder = graph("custom", Scripted(replies=[]), World())
-    compiled = builder.compile()
-    for given in (builder, compiled, None):
-        with pytest.raises(GuardError, match="before builder.compile"):
+    given: Any
+    for given in (builder, builder.compile(), None):
+        with pytest.raises(GuardError, match=r"before builder\.compile"):
             Guard(ByArgument(), Rules()).install(given)
 
 

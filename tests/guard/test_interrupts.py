@@ -21,7 +21,7 @@ CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
 
 def resume(graph: Any, answer: Any, how: How) -> Any:
-    command = Command(resume=answer)
+    command: Command[Any] = Command(resume=answer)
     return graph.invoke(command, CONFIG) if how == "sync" else asyncio.run(graph.ainvoke(command, CONFIG))
 
 

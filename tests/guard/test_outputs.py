@@ -24,7 +24,7 @@ class Extended(GuardState):
     extra: Annotated[list[str], operator.add]
 
 
-CALL = {"name": "act", "args": {"x": 1}, "id": "c1"}
+CALL: Any = {"name": "act", "args": {"x": 1}, "id": "c1"}
 OPENAI = {"id": "c1", "type": "function", "function": {"name": "act", "arguments": '{"x": 1}'}}
 
 RIGHT: dict[str, Any] = {
@@ -32,7 +32,7 @@ RIGHT: dict[str, Any] = {
     "list": {"messages": [act(1)]},
     "tuple": {"messages": (act(1),)},
     "role dict": {"messages": [{"role": "assistant", "content": "", "tool_calls": [OPENAI]}]},
-    "chunk": {"messages": [AIMessageChunk("", tool_calls=[CALL])]},
+    "chunk": {"messages": [AIMessageChunk(content="", tool_calls=[CALL])]},
     "beside a human message": {"messages": [HumanMessage("x"), act(1)], "extra": ["x"]},
     "beside a removal": {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), HumanMessage("again"), act(1)]},
     "Command": Command(update={"messages": [act(1)], "extra": ["x"]}),

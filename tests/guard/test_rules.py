@@ -12,29 +12,27 @@ from hypothesis import strategies as st
 
 from pa_middleware import Rules, RulesError
 
-INVALID: list[tuple[dict[str, Any], str, str]] = [
-    ({"threshold": value}, "threshold", "a finite number, or None")
-    for value in (math.nan, math.inf, "0", True, [0.0], 1j)
+WRONG: list[tuple[str, str, list[Any]]] = [
+    ("threshold", "a finite number, or None", [math.nan, math.inf, "0", True, [0.0], 1j]),
+    ("draws", "a whole number from 1", [0, -1, 1.0, True, "2", None]),
+    ("draws_per_run", "a whole number from 1 on, or None", [0, -1, 1.5, True]),
+    ("select", "'first_pass' or 'best'", ["worst", None, 1, []]),
+    ("on_low", "'abstain' or 'flag' or 'block'", ["pass", None, {}]),
+    ("on_scorer_error", "'abstain' or 'flag'", ["pass", "block", None]),
+    ("mode", "'enforce' or 'shadow'", ["off", None, True]),
+    ("abstain_message", "some text", ["", "  ", None, 1]),
 ]
-INVALID += [({"draws": value}, "draws", "a whole number from 1") for value in (0, -1, 1.0, True, "2", None)]
-INVALID += [
-    ({"draws": 2, "draws_per_run": value, "threshold": 0}, "draws_per_run", "or None") for value in (0, -1, 1.5, True)
-]
-INVALID += [({"select": value}, "select", "'first_pass' or 'best'") for value in ("worst", None, 1, [])]
-INVALID += [({"on_low": value}, "on_low", "'abstain' or 'flag' or 'block'") for value in ("pass", None, {})]
-INVALID += [({"on_scorer_error": value}, "on_scorer_error", "'abstain' or 'flag'") for value in ("pass", "block", None)]
-INVALID += [({"mode": value}, "mode", "'enforce' or 'shadow'") for value in ("off", None, True)]
-INVALID += [({"abstain_message": value}, "abstain_message", "some text") for value in ("", "  ", None, 1)]
+INVALID = [(name, given, allowed) for name, allowed, values in WRONG for given in values]
 
 
-@pytest.mark.parametrize(("settings", "name", "allowed"), INVALID, ids=[f"{n}={s[n]!r}" for s, n, _ in INVALID])
+@pytest.mark.parametrize(("name", "value", "allowed"), INVALID, ids=[f"{name}={given!r}" for name, given, _ in INVALID])
 def test_an_invalid_setting_is_named_with_what_was_given_and_what_is_allowed(
-    settings: dict[str, Any], name: str, allowed: str
+    name: str, value: Any, allowed: str
 ) -> None:
     with pytest.raises(RulesError) as caught:
-        Rules(**settings)
+        Rules(**{"threshold": 0.0, "draws": 2, name: value})
     assert name in str(caught.value)
-    assert repr(settings[name]) in str(caught.value)
+    assert repr(value) in str(caught.value)
     assert allowed in str(caught.value)
 
 

@@ -52,8 +52,11 @@ def tiny() -> Build:
 
     def build(architecture: str, vocab_size: int, *, seed: int = 0, **more: Any) -> PreTrainedModel:
         torch.manual_seed(seed)
-        model: Any = AutoModelForCausalLM.from_config(_config(architecture, vocab_size, **more))
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            _config(architecture, vocab_size, **more)
+        )
         assert isinstance(model, PreTrainedModel)
-        return model.train(False)
+        model.train(False)
+        return model
 
     return build

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from pa_middleware.scoring.advantage import StepAggregation, TokenAggregation, action_score, log_ratio, run_score
 
 Array = NDArray[np.float64]
@@ -148,9 +149,9 @@ def test_float32_log_probs_are_summed_in_float64() -> None:
 
 
 def test_log_ratio_keeps_the_wider_dtype() -> None:
-    assert log_ratio(np.float32([-1]), np.float32([-2])).dtype == np.float32
-    assert log_ratio(np.float32([-1]), np.float64([-2])).dtype == np.float64
-    assert log_ratio(np.float16([-1]), np.float16([-2])).dtype == np.float64
+    assert log_ratio(np.array([-1], np.float32), np.array([-2], np.float32)).dtype == np.float32
+    assert log_ratio(np.array([-1], np.float32), np.array([-2], np.float64)).dtype == np.float64
+    assert log_ratio(np.array([-1], np.float16), np.array([-2], np.float16)).dtype == np.float64
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.tools import tool
+
 from pa_middleware.scoring.errors import RenderingError, UnscorableActionError
 from pa_middleware.scoring.messages import template_action, template_history, template_tools
 
@@ -30,7 +31,7 @@ CALL: dict[str, Any] = {"name": "search", "args": {"q": "x"}, "id": "c1", "type"
         ([ToolMessage("a", tool_call_id="1"), HELLO], "begins with a tool result"),
         ([SystemMessage("a"), ToolMessage("a", tool_call_id="1")], "begins with a tool result"),
         ([HELLO, RemoveMessage(id="7")], "RemoveMessage cannot be rendered"),
-        ([HELLO, FunctionMessage("a", name="f")], "FunctionMessage cannot be rendered"),
+        ([HELLO, FunctionMessage(content="a", name="f")], "FunctionMessage cannot be rendered"),
         ([HELLO, {"role": "user", "content": "hi"}], "dict cannot be rendered"),
         ([HELLO, "hi"], "str cannot be rendered"),
         ([HumanMessage([{"type": "image_url", "image_url": "http://x/y.png"}])], "'image_url' cannot be scored"),

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import templates
+
 from pa_middleware.scoring.official import official_texts, render_official
 
 RUN: list[dict[str, Any]] = [

@@ -10,6 +10,10 @@ import pytest
 import templates
 import torch
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 from pa_middleware.scoring.errors import (
     ContextLengthError,
     PairError,
@@ -20,9 +24,6 @@ from pa_middleware.scoring.errors import (
 from pa_middleware.scoring.messages import template_action, template_history, template_tools
 from pa_middleware.scoring.pair import ModelPair
 from pa_middleware.scoring.scorer import CandidateScore, Scorer, Step
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Build = Callable[..., PreTrainedModel]
 Make = Callable[..., ModelPair]
@@ -74,13 +75,11 @@ def test_score_is_beta_times_the_log_ratio_of_the_templates_own_ids(
 ) -> None:
     tokenizer = templates.tokenizer(family)
     history = template_history(HISTORY)
-    common: dict[str, Any] = {"tools": template_tools([TOOL]), "return_dict": False}
-    prompt = tokenizer.apply_chat_template(history, add_generation_prompt=True, **common)
-    whole = tokenizer.apply_chat_template([*history, template_action(action)], **common)
-    assert isinstance(prompt, list)
-    assert isinstance(whole, list)
+    tools = template_tools([TOOL])
+    prompt = templates.plain_ids(tokenizer, history, tools, add_generation_prompt=True)
+    whole = templates.plain_ids(tokenizer, [*history, template_action(action)], tools)
     assert whole[: len(prompt)] == prompt
-    end = tokenizer.eos_token_id if family != "gemma" else tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    end = templates.controls(family)[templates.TEMPLATES[family][1][-1]]
     ids = whole[: len(whole) - whole[::-1].index(end)]
     policy, reference = (_naive(model, ids, len(prompt)) for model in models)
     ((answer,),) = (score.candidates for score in make(family, beta=beta).score([Step(HISTORY, [action], [TOOL])]))
@@ -120,7 +119,6 @@ def test_identical_candidates_are_scored_alike_and_in_order(make: Make) -> None:
     one, two, three, four = _score(make(), TEXT, CALLS, TEXT, AIMessage("No."))
     assert one == three
     assert len({one.score, two.score, four.score}) == 3
-    assert (two,) == pytest.approx(_score(make(), CALLS), abs=1e-3) or two.calls[0].id == "d1"
     assert two.score == pytest.approx(_score(make(), CALLS)[0].score, abs=1e-3)
 
 
@@ -168,7 +166,7 @@ def test_settings_are_refused_at_construction(make: Make, settings: dict[str, An
 def test_a_model_with_too_few_rows_is_no_pair(tiny: Build, models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
     tokenizer = templates.tokenizer("qwen3")
     small = tiny("llama", len(tokenizer) - 1)
-    with pytest.raises(PairError, match=f"policy knows {len(tokenizer) - 1} tokens"):
+    with pytest.raises(PairError, match=rf"policy knows {len(tokenizer) - 1} tokens"):
         ModelPair(small, models[1], tokenizer)
     with pytest.raises(PairError, match="reference knows"):
         ModelPair(models[0], small, tokenizer)
@@ -190,7 +188,7 @@ def test_beyond_the_limit_is_an_error_or_a_marked_truncation(
     assert cut.score == pytest.approx(expected[0] - expected[1], abs=1e-3)
     with pytest.raises(ContextLengthError):
         _score(make(max_length=len(action), overflow="truncate"), TEXT)
-    assert tokenizer.decode(prompt).endswith("<|im_start|>assistant\n")
+    assert templates.decode(tokenizer, prompt).endswith("<|im_start|>assistant\n")
 
 
 def test_the_smaller_of_both_models_limits_is_the_pairs(tiny: Build) -> None:
@@ -237,7 +235,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(
     weights = load_file(folders[1] / "model.safetensors")
     del weights["lm_head.weight"]
     save_file(weights, folders[1] / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(PairError, match="lacks 1 weights, first 'lm_head.weight'"):
+    with pytest.raises(PairError, match=r"lacks 1 weights, first 'lm_head\.weight'"):
         ModelPair.from_pretrained(*folders)
 
 
@@ -251,8 +249,8 @@ def test_weights_that_are_no_safetensors_are_not_loaded(
         ModelPair.from_pretrained(*folders)
 
 
-def _call(args: dict[str, Any], name: str = "search", id: str = "d1") -> AIMessage:
-    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": id}])
+def _call(args: dict[str, Any], name: str = "search", call_id: str = "d1") -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": call_id}])
 
 
 @pytest.mark.parametrize(

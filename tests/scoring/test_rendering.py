@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import templates
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from transformers import PreTrainedTokenizerFast
+
 from pa_middleware.scoring.errors import RenderingError, UnscorableActionError
 from pa_middleware.scoring.messages import template_action, template_history
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.scorer import Step
-from transformers import PreTrainedTokenizerFast
 
 every_family = pytest.mark.parametrize("family", templates.TEMPLATES)
 END = {"chatml": "<|im_end|>", "llama": "<|eot_id|>", "qwen3": "<|im_end|>", "gemma": "<end_of_turn>"}
@@ -68,7 +69,7 @@ def test_action_is_what_the_template_writes_from_generation_prompt_to_end_of_tur
     step = Step(HISTORY, [action])
     with_end = Renderer(tokenizer).render(step).actions[0].ids
     without = Renderer(tokenizer, end_of_turn=False).render(step).actions[0].ids
-    assert tokenizer.decode(without) == _written(family, action)
+    assert templates.decode(tokenizer, without) == _written(family, action)
     assert with_end == (*without, tokenizer.convert_tokens_to_ids(END[family]))
 
 
@@ -77,7 +78,7 @@ def test_action_is_what_the_template_writes_from_generation_prompt_to_end_of_tur
 def test_a_call_span_holds_that_call_and_no_other(family: str, action: AIMessage) -> None:
     tokenizer = templates.tokenizer(family)
     rendered = Renderer(tokenizer).render(Step(HISTORY, [action])).actions[0]
-    texts = [tokenizer.decode(rendered.ids[start:end]) for start, end in rendered.calls]
+    texts = [templates.decode(tokenizer, rendered.ids[start:end]) for start, end in rendered.calls]
     assert len(texts) == len(action.tool_calls)
     queries = [call["args"]["query"] for call in action.tool_calls]
     for text, own in zip(texts, queries, strict=True):
@@ -97,9 +98,9 @@ def test_identical_calls_have_spans_of_their_own(family: str, text: str, count: 
     borders = [edge for span in rendered.calls for edge in span]
     assert borders == sorted(borders)
     for start, end in rendered.calls:
-        assert tokenizer.decode(rendered.ids[start:end]).count("map") == 1
-    assert tokenizer.decode(rendered.ids[borders[-1] :]) in (END[family], "]" + END[family])
-    assert tokenizer.decode(rendered.ids[: borders[0]]).replace(BLOCK.strip(), "").strip() == text
+        assert templates.decode(tokenizer, rendered.ids[start:end]).count("map") == 1
+    assert templates.decode(tokenizer, rendered.ids[borders[-1] :]) in (END[family], "]" + END[family])
+    assert templates.decode(tokenizer, rendered.ids[: borders[0]]).replace(BLOCK.strip(), "").strip() == text
 
 
 def test_qwen3_calls_are_spanned_to_the_character() -> None:
@@ -110,20 +111,17 @@ def test_qwen3_calls_are_spanned_to_the_character() -> None:
         '\n<tool_call>\n{"name": "search", "arguments": ' + json.dumps(call["args"]) + "}\n</tool_call>"
         for call in action.tool_calls
     ]
-    assert [tokenizer.decode(rendered.ids[start:end]) for start, end in rendered.calls] == written
+    assert [templates.decode(tokenizer, rendered.ids[start:end]) for start, end in rendered.calls] == written
 
 
 ENDS_EACH_CALL = templates.CHATML.replace("</tool_call>", "</tool_call><|im_end|>")
 
 
 def test_a_template_that_ends_the_turn_after_each_call_loses_none() -> None:
-    backend = templates.tokenizer("chatml").backend_tokenizer
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, eos_token="<|im_end|>", chat_template=ENDS_EACH_CALL
-    )
+    tokenizer = templates.with_template("chatml", ENDS_EACH_CALL)
     action = AIMessage("", tool_calls=_calls("map", "fox"))
     rendered = Renderer(tokenizer).render(Step(HISTORY, [action])).actions[0]
-    texts = [tokenizer.decode(rendered.ids[start:end]) for start, end in rendered.calls]
+    texts = [templates.decode(tokenizer, rendered.ids[start:end]) for start, end in rendered.calls]
     assert ["map" in text for text in texts] == [True, False]
     assert ["fox" in text for text in texts] == [False, True]
 
@@ -135,11 +133,11 @@ def test_an_empty_think_block_of_the_generation_prompt_is_not_the_actions(action
     history = template_history(HISTORY)
     rendered = Renderer(tokenizer, template_kwargs=off).render(Step(HISTORY, [action]))
     prompt = _text(tokenizer, history, add_generation_prompt=True, **off)
-    assert tokenizer.decode(rendered.prompt) == prompt
+    assert templates.decode(tokenizer, rendered.prompt) == prompt
     assert prompt.endswith("</think>\n\n")
     if "reasoning_content" not in action.additional_kwargs:
         # The template writes the empty block in the last turn, so prompt and turn agree on it here.
-        assert tokenizer.decode(rendered.actions[0].ids) == _written("qwen3", action, **off) + "<|im_end|>"
+        assert templates.decode(tokenizer, rendered.actions[0].ids) == _written("qwen3", action, **off) + "<|im_end|>"
 
 
 OMITS_BLOCK = templates.CHATML.replace(
@@ -149,13 +147,10 @@ OMITS_BLOCK = templates.CHATML.replace(
 
 @every_action
 def test_a_generation_prompt_that_is_no_prefix_of_the_turn_still_leaves_the_whole_action(action: AIMessage) -> None:
-    backend = templates.tokenizer("qwen3").backend_tokenizer
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=backend, eos_token="<|im_end|>", chat_template=OMITS_BLOCK
-    )
+    tokenizer = templates.with_template("qwen3", OMITS_BLOCK)
     rendered = Renderer(tokenizer).render(Step(HISTORY, [action]))
-    assert tokenizer.decode(rendered.prompt).endswith("<|im_start|>assistant\n" + BLOCK)
-    assert tokenizer.decode(rendered.actions[0].ids) == _written("chatml", action) + "<|im_end|>"
+    assert templates.decode(tokenizer, rendered.prompt).endswith("<|im_start|>assistant\n" + BLOCK)
+    assert templates.decode(tokenizer, rendered.actions[0].ids) == _written("chatml", action) + "<|im_end|>"
 
 
 def test_reasoning_of_an_earlier_turn_follows_the_template() -> None:
@@ -163,7 +158,7 @@ def test_reasoning_of_an_earlier_turn_follows_the_template() -> None:
     later = [*HISTORY, AIMessage("Three."), HumanMessage("Thanks. The best?")]
     for history, kept in ((HISTORY, True), (later, False)):
         rendered = Renderer(tokenizer).render(Step(history, [AIMessage("The first.")]))
-        assert ("They want a hotel." in tokenizer.decode(rendered.prompt)) == kept
+        assert ("They want a hotel." in templates.decode(tokenizer, rendered.prompt)) == kept
 
 
 @pytest.mark.parametrize("family", ["chatml", "qwen3"])
@@ -172,25 +167,22 @@ def test_an_action_that_begins_with_white_space_keeps_it(family: str, start: str
     tokenizer = templates.tokenizer(family)
     action = AIMessage(start + "Three hotels.")
     rendered = Renderer(tokenizer).render(Step(HISTORY, [action]))
-    assert tokenizer.decode(rendered.actions[0].ids) == _written(family, action) + END[family]
+    assert templates.decode(tokenizer, rendered.actions[0].ids) == _written(family, action) + END[family]
     assert rendered.prompt == Renderer(tokenizer).render(Step(HISTORY, [AIMessage("x")])).prompt
-    assert start in tokenizer.decode(rendered.actions[0].ids)
+    assert start in templates.decode(tokenizer, rendered.actions[0].ids)
 
 
 def test_a_template_without_end_token_ends_the_action_with_its_text() -> None:
-    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=templates.tokenizer("qwen3").backend_tokenizer, chat_template=template
-    )
+    turns = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    template = turns + "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer = templates.with_template("qwen3", template)
     rendered = Renderer(tokenizer).render(Step([HumanMessage("hi")], [AIMessage("Three hotels.")]))
-    assert tokenizer.decode(rendered.actions[0].ids) == "Three hotels."
+    assert templates.decode(tokenizer, rendered.actions[0].ids) == "Three hotels."
 
 
 def test_a_template_that_rewrites_the_history_after_an_action_is_refused() -> None:
     template = templates.CHATML.replace("{{ message.content }}", "{{ message.content }}{{ messages | length }}")
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=templates.tokenizer("chatml").backend_tokenizer, chat_template=template
-    )
+    tokenizer = templates.with_template("chatml", template)
     with pytest.raises(RenderingError, match="rewrites the history"):
         Renderer(tokenizer).render(Step([HumanMessage("hi")], [AIMessage("a")]))
 
