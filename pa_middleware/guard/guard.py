@@ -36,9 +36,9 @@ class Guard:
         scorer: a `ModelPair`, or anything with its `score` method; called from several threads if the graph is.
         rules: what to do with the scores.
         tools: the tools the model is shown, in its prompt's order: the score is taken under the same prompt. By default
-            those of the `ToolNode` the gate is placed on.
+            those of the `ToolNode` the gate is placed on, of which there can be one then.
         history: state -> the messages the model is shown, where the node trims or rewrites the conversation.
-        messages_key: the state key of the conversation.
+        messages_key: the state key of the conversation; it needs a reducer, as in `GuardState`.
         tracer_provider: where spans go; by default an open `record(...)`, else the global provider.
         meter_provider: where metrics go; by default the global provider.
         logger_provider: where evaluation events go; by default the global provider.
@@ -105,6 +105,10 @@ class Guard:
     def install(
         self, builder: StateGraph[Any, Any, Any, Any], *, agent: str = "agent", tools: str = "tools"
     ) -> StateGraph[Any, Any, Any, Any]:
-        """Guard a graph that is built but not compiled: node, gate, route and the state's key for records at once."""
+        """Guard a graph that is built but not compiled: node, gate, route and the state's key for records at once.
+
+        Edges, conditions, policies and metadata stay; an abstention ends the run whatever led on from the agent. A run's
+        input can bring no records of its own; in a graph guarded piece by piece, an `input_schema` without them sees to it.
+        """
         install_guard(self._core, builder, agent=agent, tools=tools)
         return builder

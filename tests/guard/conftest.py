@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.tracing.conftest import Backend, backend
+from tracing.conftest import Backend, backend
 
 __all__ = ["Backend", "backend"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from guard.agents import ByArgument, act, run, say, simple
 from langchain_core.messages import AIMessage
 
 from pa_middleware import Rules
-from tests.guard.agents import ByArgument, act, run, say, simple
 
 
 def test_the_best_of_all_draws_is_taken_after_one_score_call() -> None:

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from guard.agents import ByArgument, World, act, build, say
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 
 from pa_middleware import Guard, GuardState, Rules
-from tests.guard.agents import ByArgument, World, act, build, say
 
 COUNT = 16
 SCORES = [-1.0, -2.0, 1.0]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from guard.agents import ByArgument, How, Kind, Place, Scripted, World, act, agent_node, build, run, say
 from langchain_core.messages import AIMessage, ToolMessage
 
 from pa_middleware import Guard, Rules
-from tests.guard.agents import ByArgument, How, Kind, Place, Scripted, World, act, agent_node, build, run, say
 
 STOP = Rules(threshold=0.0).abstain_message
 

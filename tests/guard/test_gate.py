@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_core.tools import InjectedToolCallId, tool
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import START, StateGraph
-from langgraph.graph.message import MessagesState
-from langgraph.prebuilt import InjectedState, ToolNode
-from langgraph.types import Command, Send
-
-from pa_middleware import Guard, GuardError, GuardState, Rules
-from tests.guard.agents import (
+from guard.agents import (
     ByArgument,
     How,
     Scripted,
@@ -29,6 +19,13 @@ from tests.guard.agents import (
     say,
     texts,
 )
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph.message import MessagesState
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, Send
+
+from pa_middleware import Guard, GuardError, GuardState, Rules
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
@@ -149,74 +146,6 @@ def test_nothing_runs_when_all_is_answered() -> None:
     assert world.ran == [1.0]
 
 
-@pytest.mark.parametrize("how", ["sync", "async"])
-def test_the_tools_see_the_step_without_its_blocked_call(how: How) -> None:
-    seen: list[Any] = []
-
-    def tools(state: GuardState) -> Any:
-        seen.append(state["messages"][-1])
-        return {"messages": [ToolMessage("x", tool_call_id=c["id"]) for c in state["messages"][-1].tool_calls]}  # type: ignore[union-attr]
-
-    async def atools(state: GuardState) -> Any:
-        return tools(state)
-
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
-    node = agent_node(Scripted(replies=[act(1, -1, 2), say(1)]))
-    final = run(build(guard, node, World(), tools=tools if how == "sync" else atools).compile(), how=how)
-    assert [c["args"]["x"] for c in seen[0].tool_calls] == [1, 2]
-    assert [len(m.tool_calls) for m in final["messages"] if isinstance(m, AIMessage)] == [3, 0], "the history keeps all"
-    blocked = [m for m in final["messages"] if isinstance(m, ToolMessage) and m.status == "error"]
-    assert [(m.name, "Not executed" in m.text) for m in blocked] == [("act", True)]
-
-
-def test_injected_state_and_tools_that_return_commands_work_beside_a_refusal() -> None:
-    seen: list[int] = []
-
-    @tool
-    def act_(x: float, state: Annotated[dict[str, Any], InjectedState]) -> str:
-        """Look at the state."""
-        seen.append(len(state["pa"]))
-        return "looked"
-
-    @tool
-    def act_on(x: float, tool_call_id: Annotated[str, InjectedToolCallId]) -> Command[Any]:
-        """Change the state."""
-        return Command(update={"messages": [ToolMessage("changed", tool_call_id=tool_call_id), HumanMessage("more")]})
-
-    calls = [
-        {"name": "act_", "args": {"x": 1}, "id": "a"},
-        {"name": "act_on", "args": {"x": 2}, "id": "b"},
-        {"name": "act_on", "args": {"x": -3}, "id": "c"},
-    ]
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
-    node = agent_node(Scripted(replies=[AIMessage("", tool_calls=calls), say(1)]))
-    final = run(build(guard, node, World(), tools=ToolNode([act_, act_on])).compile())
-    assert seen == [1]
-    answers = {m.tool_call_id: (m.text[:12], m.status) for m in final["messages"] if isinstance(m, ToolMessage)}
-    assert answers == {"a": ("looked", "success"), "b": ("changed", "success"), "c": ("Not executed", "error")}
-    assert "human:more" in texts(final["messages"])
-
-
-@pytest.mark.parametrize(
-    "output", [None, {}, {"messages": []}, {"messages": ToolMessage("x", tool_call_id="c")}, [], Command(update={})]
-)
-def test_refusals_are_added_to_whatever_the_tools_answer(output: Any) -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
-    node = agent_node(Scripted(replies=[act(1, -1), say(1)]))
-    final = run(build(guard, node, World(), tools=lambda state: output).compile())
-    refused = [m for m in final["messages"] if isinstance(m, ToolMessage) and m.status == "error"]
-    assert len(refused) == 1
-
-
-def test_a_step_with_a_refusal_is_still_one_update() -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
-    graph = build(guard, agent_node(Scripted(replies=[act(1, -1), say(1)])), World()).compile()
-    updates = [
-        u["tools"] for u in graph.stream({"messages": [HumanMessage("go")]}, stream_mode="updates") if "tools" in u
-    ]
-    assert [[m.status for m in update["messages"]] for update in updates] == [["success", "error"]]
-
-
 def test_single_calls_sent_without_their_scores_are_refused() -> None:
     world = World()
     guard = Guard(ByArgument(), Rules(threshold=0.0))
@@ -280,13 +209,3 @@ def test_a_state_without_a_key_for_records_or_messages_is_refused(place: str) ->
     inner = {"node": other.node, "gate": other.gate}[place](lambda state: {"messages": [act(1)]})
     with pytest.raises(GuardError, match="'chat'"):
         run(one_node(inner), {"messages": [act(1)]})
-
-
-def test_records_are_plain_json_whatever_the_gate_compared() -> None:
-    world = World()
-    graph = stopped([act(1, 2), say(1)], Rules(threshold=0.0), world)
-    json.dumps(graph.get_state(CONFIG).values["pa"])
-    builder: Any = StateGraph(GuardState)
-    builder.add_node("a", lambda state: {})
-    builder.add_edge(START, "a")
-    assert run(builder.compile(), {"messages": [], "pa": []})["pa"] == []

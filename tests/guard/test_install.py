@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
+from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, run, say
 from langchain_core.messages import AnyMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import MessagesState, add_messages
@@ -15,7 +15,6 @@ from langgraph.types import Command, RetryPolicy, Send
 from pydantic import BaseModel
 
 from pa_middleware import Guard, GuardError, GuardState, Rules
-from tests.guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, run, say
 
 STOP = Rules().abstain_message
 
@@ -194,49 +193,6 @@ class OnlyMessages(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-class Model(BaseModel):
-    messages: Annotated[list[AnyMessage], add_messages] = []
-
-
-@dataclass
-class Data:
-    messages: Annotated[list[AnyMessage], add_messages]
-
-
-class Overwriting(TypedDict):
-    messages: list[AnyMessage]
-
-
-class OverwritingRecords(MessagesState):
-    pa: list[dict[str, Any]]
-
-
-class Elsewhere(TypedDict):
-    chat: Annotated[list[AnyMessage], add_messages]
-
-
-@pytest.mark.parametrize(
-    ("state", "match"),
-    [
-        (Model, "Model has no key 'pa'.*add a field"),
-        (Data, "Data has no key 'pa'.*add a field"),
-        (Overwriting, "'messages' has no reducer"),
-        (OverwritingRecords, "'pa' has no reducer"),
-        (Elsewhere, "messages_key='messages' is no key of the state"),
-    ],
-)
-def test_a_state_that_cannot_hold_what_the_guard_adds_is_refused_and_left_alone(state: Any, match: str) -> None:
-    builder: Any = StateGraph(state)
-    builder.add_node("agent", lambda state: {})
-    builder.add_node("tools", lambda state: {})
-    builder.add_edge(START, "agent")
-    builder.add_conditional_edges("agent", lambda state: END)
-    before = (dict(builder.nodes), dict(builder.branches["agent"]), builder.output_schema)
-    with pytest.raises(GuardError, match=match):
-        Guard(ByArgument(), Rules()).install(builder)
-    assert (dict(builder.nodes), dict(builder.branches["agent"]), builder.output_schema) == before
-
-
 class WithRecords(BaseModel):
     messages: Annotated[list[AnyMessage], add_messages] = []
     pa: Annotated[list[dict[str, Any]], operator.add] = []
@@ -253,39 +209,3 @@ def test_a_pydantic_state_with_a_field_for_records_is_taken() -> None:
     final = run(Guard(ByArgument(), Rules(threshold=0.0)).install(builder).compile())
     assert world.ran == [1.0]
     assert [record["decision"] for record in final["pa"]] == ["pass", "abstain"]
-
-
-def test_a_compiled_graph_is_refused() -> None:
-    builder = graph("custom", Scripted(replies=[]), World())
-    given: Any
-    for given in (builder, builder.compile(), None):
-        with pytest.raises(GuardError, match=r"before builder\.compile"):
-            Guard(ByArgument(), Rules()).install(given)
-
-
-@pytest.mark.parametrize("names", [{"agent": "model"}, {"tools": "tool"}, {"agent": "tools"}])
-def test_nodes_that_are_missing_or_one_and_the_same_are_refused(names: dict[str, str]) -> None:
-    with pytest.raises(GuardError, match=next(iter(names))):
-        Guard(ByArgument(), Rules()).install(graph("custom", Scripted(replies=[]), World()), **names)
-
-
-def test_a_guard_is_not_placed_twice() -> None:
-    guard, model = Guard(ByArgument(), Rules()), Scripted(replies=[])
-    builder = guard.install(graph("custom", model, World()))
-    for again in (guard, Guard(ByArgument(), Rules())):
-        with pytest.raises(GuardError, match="guarded already"):
-            again.install(builder)
-    for place in (guard.node, guard.gate):
-        for inner in (agent_node(model), agent_node(model, "runnable"), agent_node(model, how="async")):
-            with pytest.raises(GuardError, match="guarded already"):
-                place(place(inner))
-
-
-def test_nodes_guarded_by_hand_are_not_guarded_again_by_install() -> None:
-    guard = Guard(ByArgument(), Rules())
-    builder: Any = StateGraph(GuardState)
-    builder.add_node("agent", guard.node(agent_node(Scripted(replies=[]))))
-    builder.add_node("tools", ToolNode(World().tools))
-    builder.add_edge(START, "agent")
-    with pytest.raises(GuardError, match="guarded already"):
-        guard.install(builder)

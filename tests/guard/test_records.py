@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guard.agents import ByArgument, Failing, Place, Scripted, World, act, agent_node, build, run, say, simple
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -16,7 +17,6 @@ from langgraph.graph.message import MessagesState
 from langgraph.types import Send
 
 from pa_middleware import Guard, GuardState, Rules
-from tests.guard.agents import ByArgument, Failing, Place, Scripted, World, act, agent_node, build, run, say, simple
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 SCRIPT = [act(-1), act(1, -2), act(-9), act(-8, text="\ud83d\ude00"), say(-3), say(-4)]

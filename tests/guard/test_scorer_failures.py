@@ -8,12 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from langchain_core.messages import AIMessage
-
-from pa_middleware import Guard, GuardError, Rules, Step, StepScore
-from pa_middleware.scoring.errors import UnscorableActionError
-from pa_middleware.scoring.scorer import CallScore, CandidateScore
-from tests.guard.agents import (
+from guard.agents import (
     ByArgument,
     Failing,
     How,
@@ -26,6 +21,11 @@ from tests.guard.agents import (
     say,
     simple,
 )
+from langchain_core.messages import AIMessage
+
+from pa_middleware import Guard, GuardError, Rules, Step, StepScore
+from pa_middleware.scoring.errors import UnscorableActionError
+from pa_middleware.scoring.scorer import CallScore, CandidateScore
 
 
 class Unspeakable(Exception):

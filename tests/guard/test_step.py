@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import pytest
+from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, run, say, simple, texts
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -13,7 +14,6 @@ from langgraph.graph.message import add_messages
 from langgraph.prebuilt import ToolNode
 
 from pa_middleware import Guard, GuardError, GuardState, Rules
-from tests.guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, run, say, simple, texts
 
 
 class Chat(GuardState):

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, say
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
@@ -16,7 +17,6 @@ from langgraph.runtime import Runtime
 from langgraph.types import StreamWriter
 
 from pa_middleware import Guard, GuardState, Rules
-from tests.guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, say
 
 MODES = ["messages", "updates", "values", "custom"]
 RULES = Rules(threshold=0.0, draws=4)

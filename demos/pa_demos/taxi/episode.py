@@ -7,15 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
+from opentelemetry.trace import TracerProvider
+from pa_transformers import LocalChatModel
 
 from pa_middleware import Guard, ModelPair, Rules, Scorer, Step, StepScore
-from pa_transformers import LocalChatModel
 
 from .actions import ActionTable, tabulate
 from .agent import build_agent, first_messages, shown
@@ -147,12 +149,13 @@ def _scorer(row: Row) -> Scorer:
     return ExactScorer(tabulate(shipped_pair().reference.model, table))  # type: ignore[arg-type]
 
 
-def run_episode(row: Row, seed: int) -> Episode:
+def run_episode(row: Row, seed: int, tracer_provider: TracerProvider | None = None) -> Episode:
     """Run one episode.
 
     Args:
         row: how to run it.
         seed: of the world (start, rain) and of the agent's draws: the same in every row.
+        tracer_provider: where the guard's spans go, if there is a guard.
     """
     taxi = Taxi(seed)
     generating, scoring = _Stopwatch(), _Stopwatch()
@@ -160,7 +163,8 @@ def run_episode(row: Row, seed: int) -> Episode:
     builder = build_agent(model, taxi)
     if row != "unguarded":
         scorer = _TimedScorer(_scorer(row), scoring)
-        Guard(scorer, RULES[row], tools=taxi.tools(), history=shown).install(builder)
+        guard = Guard(scorer, RULES[row], tools=taxi.tools(), history=shown, tracer_provider=tracer_provider)
+        guard.install(builder)
     graph = builder.compile(name=f"taxi {row}")
     goal = taxi.goal
     started = time.perf_counter()
@@ -181,7 +185,7 @@ def run_episode(row: Row, seed: int) -> Episode:
 
 
 def _notes(messages: Sequence[BaseMessage], records: dict[str, Any]) -> Iterator[StepNote]:
-    for before, message in zip(messages[2:], messages[3:], strict=False):
+    for before, message in pairwise(messages[2:]):
         if not isinstance(message, AIMessage):
             continue
         record = records.get(message.id or "", {})

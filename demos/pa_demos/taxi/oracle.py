@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage
 
 from pa_middleware import Step, StepScore
@@ -25,7 +26,7 @@ class ExactScorer:
     reference_name = "reference"
 
     def __init__(self, log_reference: Table) -> None:
-        self._advantage = soft_optimum(log_reference).advantage
+        self._advantage = soft_optimum(np.exp(log_reference)).advantage
         self._state = {_shown(window(goal(state), observation(state))): state for state in active_states().tolist()}
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:

@@ -1,0 +1,57 @@
+"""The command line: `pa-middleware trace` and `pa-middleware demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Guard LangGraph agents with progress advantage, and read what the guard recorded.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+@app.command()
+def trace(
+    files: Annotated[list[Path], typer.Argument(help="Trace files, or folders of them, as record(...) writes them.")],
+    run: Annotated[str, typer.Option(help="Only the run with this conversation or trace id.")] = "",
+    last: Annotated[int, typer.Option(min=0, help="Only the last so many runs; 0 shows all.")] = 0,
+) -> None:
+    """Show recorded runs: each step with its score, decision and tools."""
+    from pa_middleware.tracing import read
+    from pa_middleware.tracing.table import render
+
+    try:
+        runs = read(list(files))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="FILES") from error
+    if run:
+        known = [found.conversation_id or found.trace_id for found in runs]
+        runs = [found for found in runs if run in (found.conversation_id, found.trace_id)]
+        if not runs:
+            raise typer.BadParameter(f"no run {run!r}; the runs are: {', '.join(known)}", param_hint="--run")
+    Console().print(render(runs[-last:] if last else runs))
+
+
+@app.command()
+def demo(
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes in each row.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the worlds and of the agent's draws.")] = 11,
+    mode: Annotated[
+        Literal["enforce", "off"], typer.Option(help="off runs the agent without any guard, for comparison.")
+    ] = "enforce",
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    traces: Annotated[Path, typer.Option(help="Folder for the trace.")] = Path("traces"),
+) -> None:
+    """Watch a weak agent fail unguarded and succeed guarded, on a real pair of models."""
+    from pa_demos.taxi.demo import run_demo
+
+    run_demo(Console(), episodes=episodes, seed=seed, mode=mode, json_path=json, traces=traces)
+
+
+if __name__ == "__main__":
+    app()
