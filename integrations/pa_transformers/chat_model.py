@@ -22,6 +22,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pa_middleware.scoring.prefix import PromptReader
 from pa_middleware.scoring.rendering import Renderer
 from pa_transformers.tool_calls import parse_tool_calls
 
@@ -49,12 +50,14 @@ class LocalChatModel(BaseChatModel):
     _renderer: Renderer = PrivateAttr()
     _random: torch.Generator = PrivateAttr()
     _stop_ids: frozenset[int] = PrivateAttr()
+    _prompts: PromptReader = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Prepare rendering and the source of chance."""
         super().model_post_init(context)
         self.model.train(False)
         self._renderer = Renderer(self.tokenizer)
+        self._prompts = PromptReader(self.model)
         self._stop_ids = self._find_stop_ids()
         self._reseed()
 
@@ -115,15 +118,21 @@ class LocalChatModel(BaseChatModel):
     def _sample(self, prompt: Sequence[int]) -> list[int]:
         """Token ids drawn one by one, up to and including the end of the turn; at least one."""
         device = self.model.device
-        output = self.model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, logits_to_keep=1)
+        read = self._prompts.read(prompt)
+        if read is not None:
+            logits, past = read.logits, read.cache()
+        else:
+            output = self.model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True)
+            logits, past = output.logits[0, -1], output.past_key_values
         ids: list[int] = []
         while True:
-            ids.append(self._choose(output.logits[0, -1]))
+            ids.append(self._choose(logits))
             if ids[-1] in self._stop_ids or len(ids) == self.max_new_tokens:
                 return ids
             output = self.model(
-                input_ids=torch.tensor([[ids[-1]]], device=device), past_key_values=output.past_key_values
+                input_ids=torch.tensor([[ids[-1]]], device=device), past_key_values=past, use_cache=True
             )
+            logits, past = output.logits[0, -1], output.past_key_values
 
     def _choose(self, logits: torch.Tensor) -> int:
         logits = logits.float().cpu()

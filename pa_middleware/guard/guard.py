@@ -107,8 +107,9 @@ class Guard:
     ) -> StateGraph[Any, Any, Any, Any]:
         """Guard a graph that is built but not compiled: node, gate, route and the state's key for records at once.
 
-        Edges, conditions, policies and metadata stay; an abstention ends the run whatever led on from the agent. A run's
-        input can bring no records of its own; in a graph guarded piece by piece, an `input_schema` without them sees to it.
+        Edges, conditions, policies and metadata stay; an abstention ends the run whatever led on from the agent. The
+        input of a run can bring no records of its own; in a graph guarded piece by piece, see to it with an
+        `input_schema` without them.
         """
         install_guard(self._core, builder, agent=agent, tools=tools)
         return builder

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pa_middleware.scoring.errors import ContextLengthError, ScoringError
+from pa_middleware.scoring.prefix import PromptReader, ReadPrompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,6 +42,7 @@ class CausalLM:
         model.train(False)
         self._batch_size = batch_size
         self._selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._prompts = PromptReader(model) if self._selects_logits else None
 
     @property
     def max_length(self) -> int | None:
@@ -96,6 +98,20 @@ class CausalLM:
     @torch.inference_mode()
     def _batch(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         device = self.model.device
+        read = self._prompts.read(prompt) if self._prompts is not None else None
+        logits = self._logits(prompt, continuations) if read is None else self._logits_after(read, continuations)
+        result = []
+        for row, ids in zip(logits, continuations, strict=True):
+            values = _gather_log_probs(row[: len(ids)], torch.tensor(ids, device=device)).cpu().numpy()
+            if not np.isfinite(values).all():
+                raise ScoringError("the model answered a log-prob that is not finite")
+            # A probability of one may round to slightly more.
+            result.append(np.minimum(values, np.float32(0.0)))
+        return result
+
+    def _logits(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits at the scored positions, [N, longest, V], from one pass over prompt and continuation."""
+        device = self.model.device
         longest = max(map(len, continuations))
         # The last token of a continuation predicts nothing that is asked for, so it is never forwarded. Rows are padded
         # on the right, where a causal model cannot look.
@@ -109,16 +125,24 @@ class CausalLM:
             use_cache=False,
             **arguments,
         ).logits
-        if logits.shape[1] != longest:
-            logits = logits[:, scored]
-        result = []
-        for row, ids in zip(logits, continuations, strict=True):
-            values = _gather_log_probs(row[: len(ids)], torch.tensor(ids, device=device)).cpu().numpy()
-            if not np.isfinite(values).all():
-                raise ScoringError("the model answered a log-prob that is not finite")
-            # A probability of one may round to slightly more.
-            result.append(np.minimum(values, np.float32(0.0)))
-        return result
+        return logits if logits.shape[1] == longest else logits[:, scored]
+
+    def _logits_after(self, read: ReadPrompt, continuations: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The same from a prompt that was read already: only the continuations' own tokens are forwarded."""
+        device = self.model.device
+        count, longest = len(continuations), max(map(len, continuations))
+        first = read.logits.expand(count, 1, -1)
+        if longest == 1:
+            return first
+        rows = [[*ids[:-1]] + [0] * (longest - len(ids)) for ids in continuations]
+        real = [[1] * (len(read.ids) + len(ids) - 1) + [0] * (longest - len(ids)) for ids in continuations]
+        rest = self.model(
+            input_ids=torch.tensor(rows, device=device),
+            attention_mask=torch.tensor(real, device=device),
+            past_key_values=read.cache(count),
+            use_cache=True,
+        ).logits
+        return torch.cat([first, rest], dim=1)
 
 
 def _gather_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

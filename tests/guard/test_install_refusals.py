@@ -94,3 +94,22 @@ def test_nodes_guarded_by_hand_are_not_guarded_again_by_install() -> None:
     builder.add_edge(START, "agent")
     with pytest.raises(GuardError, match="guarded already"):
         guard.install(builder)
+
+
+@dataclass
+class Chosen:
+    choice: str = ""
+
+
+def chosen(state: Chosen) -> str:
+    return state.choice
+
+
+def test_a_condition_that_cannot_see_the_conversation_is_refused() -> None:
+    builder: Any = StateGraph(MessagesState)
+    builder.add_node("agent", lambda state: {})
+    builder.add_node("tools", lambda state: {})
+    builder.add_edge(START, "agent")
+    builder.add_conditional_edges("agent", chosen, ["tools", END])
+    with pytest.raises(GuardError, match="the condition 'chosen' reads Chosen"):
+        Guard(ByArgument(), Rules()).install(builder)

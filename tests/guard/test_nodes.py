@@ -110,3 +110,11 @@ def test_a_node_that_insists_on_a_narrower_object_is_told_so() -> None:
 
     with pytest.raises(GuardError, match="has no key 'pa'"):
         run(build(Guard(ByArgument(), Rules(threshold=0.0)), agent, World()).compile())
+
+
+@pytest.mark.parametrize(("score", "text"), [(1, "done #1"), (-1, Rules().abstain_message)])
+def test_a_guarded_node_can_be_called_outside_a_graph(score: float, text: str) -> None:
+    node = Guard(ByArgument(), Rules(threshold=0.0)).node(lambda state: {"messages": [say(score)]})
+    output = node({"messages": [HumanMessage("go")], "pa": []})
+    assert output["messages"][0].text == text
+    assert output["pa"][0]["id"] == output["messages"][0].id

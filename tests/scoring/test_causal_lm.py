@@ -61,7 +61,7 @@ def test_logits_are_computed_only_where_a_token_is_scored(tiny: Build, architect
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     head.register_forward_pre_hook(lambda _, arguments: seen.append(tuple(arguments[0].shape)))
     CausalLM(model).log_probs(_ids(0, 50), [_ids(1, 4), _ids(2, 7)])
-    assert [shape[:2] for shape in seen] == [(2, 7)]
+    assert sum(rows * positions for rows, positions, *_ in seen) <= 2 * 7
 
 
 def test_a_model_that_cannot_select_logits_scores_the_same(tiny: Build) -> None:

@@ -15,7 +15,7 @@ from pa_middleware.tracing import Telemetry
 from pa_middleware.tracing import conventions as names
 
 if TYPE_CHECKING:
-    from tests.tracing.conftest import Backend
+    from tracing.conftest import Backend
 
 
 class Broken:

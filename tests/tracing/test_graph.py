@@ -15,7 +15,7 @@ from langgraph.types import Command, interrupt
 from pa_middleware.tracing import Telemetry, read, record
 
 if TYPE_CHECKING:
-    from tests.tracing.conftest import Backend
+    from tracing.conftest import Backend
 
 
 class State(TypedDict):

@@ -13,7 +13,7 @@ from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.parent import traceparent
 
 if TYPE_CHECKING:
-    from tests.tracing.conftest import Backend
+    from tracing.conftest import Backend
 
 
 def _openinference(monkeypatch: pytest.MonkeyPatch, span: trace.Span | None) -> None:

@@ -10,7 +10,7 @@ from pa_middleware.tracing import Telemetry, read, record
 from pa_middleware.tracing import conventions as names
 
 if TYPE_CHECKING:
-    from tests.tracing.conftest import Backend
+    from tracing.conftest import Backend
 
 TRACE = "a" * 32
 

@@ -18,7 +18,7 @@ from pa_middleware.tracing import Telemetry
 from pa_middleware.tracing import conventions as names
 
 if TYPE_CHECKING:
-    from tests.tracing.conftest import Backend
+    from tracing.conftest import Backend
 
 
 def test_a_step_is_one_guard_span_with_one_score_span_for_each_candidate(backend: Backend) -> None:

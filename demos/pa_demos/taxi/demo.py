@@ -98,7 +98,7 @@ def _workers() -> int:
 def _start_worker() -> None:
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     shipped_pair()
 
 

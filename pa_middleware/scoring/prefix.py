@@ -1,0 +1,90 @@
+"""The keys and values of the latest prompt of one model, so that what the next prompt shares with it is not read again.
+
+Steps of a conversation share their beginning, and the candidates of a step share their whole prompt. Reused only where
+that is exact to rounding: float32 weights, and a cache of plain full-attention layers, which any prefix of it is a
+valid cache of. Everything else is read anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache, PreTrainedModel
+
+Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPrompt:
+    """A prompt that a model has read. Its tensors are never written to, so that they can be shared."""
+
+    ids: tuple[int, ...]
+    layers: Layers
+    """Keys and values of each layer, [1, heads, P, width]."""
+    logits: torch.Tensor
+    """[V], after the last token: what comes next."""
+
+    def cache(self, rows: int = 1) -> DynamicCache:
+        """A cache that goes on from the prompt in so many rows."""
+        return _cache((key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1)) for key, value in self.layers)
+
+
+class PromptReader:
+    """Reads prompts with one model. Usable from several threads: what is kept is replaced whole, never changed."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._latest: ReadPrompt | None = None
+        self._reusable = model.dtype == torch.float32
+
+    @torch.inference_mode()
+    def read(self, prompt: Sequence[int]) -> ReadPrompt | None:
+        """The prompt, read as far as it was not read before; None where this model's cache cannot be shared.
+
+        Args:
+            prompt: [P] token ids, P >= 1.
+        """
+        if not self._reusable:
+            return None
+        latest = self._latest
+        if latest is not None and latest.ids == tuple(prompt):
+            return latest
+        shared = 0
+        if latest is not None:
+            while shared < min(len(prompt) - 1, len(latest.ids)) and prompt[shared] == latest.ids[shared]:
+                shared += 1
+        past = None
+        if latest is not None and shared:
+            past = _cache((key[:, :, :shared], value[:, :, :shared]) for key, value in latest.layers)
+        output = self._model(
+            input_ids=torch.tensor([list(prompt[shared:])], device=self._model.device),
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        layers = _plain_layers(output.past_key_values)
+        if layers is None:
+            self._reusable = False
+            return None
+        self._latest = ReadPrompt(tuple(prompt), layers, output.logits[0, -1])
+        return self._latest
+
+
+def _cache(layers: Any) -> DynamicCache:
+    from transformers import DynamicCache
+
+    return DynamicCache(ddp_cache_data=layers)
+
+
+def _plain_layers(cache: Any) -> Layers | None:
+    """Keys and values of a cache of full-attention layers; None of any other."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
