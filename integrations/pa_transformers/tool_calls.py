@@ -24,7 +24,7 @@ def parse_tool_calls(text: str) -> tuple[str, list[ToolCall], list[InvalidToolCa
         identifier = f"call_{uuid4().hex}"
         try:
             value = json.loads(body)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # too long a number, too deep a nest: no call either
             invalid.append(invalid_tool_call(name=None, args=body, id=identifier, error=str(error)))
             continue
         match value:

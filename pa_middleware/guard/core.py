@@ -13,6 +13,7 @@ from langchain_core.tools import BaseTool
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.record import RECORDS, Record
 from pa_middleware.guard.rules import Rules
+from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
 
@@ -39,7 +40,7 @@ class GuardCore:
         if not tools or (self.tools is not None and not self.adopted):
             return
         found = tuple(tools.values())
-        if self.tools is not None and list(self.tools) != list(found):
+        if self.tools is not None and template_tools(self.tools) != template_tools(found):
             raise GuardError(
                 "the guard stands before a tools node with other tools already, and a score is taken under one list of "
                 "tools; name those the model is shown with Guard(..., tools=[...]), or make a guard for each graph"

@@ -119,7 +119,7 @@ class CausalLM:
         real = [[1] * (len(prompt) + len(ids) - 1) + [0] * (longest - len(ids)) for ids in continuations]
         scored = torch.arange(len(prompt) - 1, len(prompt) - 1 + longest, device=device)
         arguments: dict[str, Any] = {"logits_to_keep": scored} if self._selects_logits else {}
-        logits = self.model(
+        logits: torch.Tensor = self.model(
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(real, device=device),
             use_cache=False,

@@ -83,7 +83,7 @@ class ModelPair:
                 )
         limits = [limit for limit in (max_length, self.policy.max_length, self.reference.max_length) if limit]
         self.max_length = min(limits, default=None)
-        self._renderer = Renderer(tokenizer, end_of_turn=end_of_turn, template_kwargs=template_kwargs)
+        self.renderer = Renderer(tokenizer, end_of_turn=end_of_turn, template_kwargs=template_kwargs)
 
     @classmethod
     def from_pretrained(
@@ -146,7 +146,7 @@ class ModelPair:
             ContextLengthError: too long, and `overflow` is `error`.
             ScoringError: a model answered something that is not finite.
         """
-        return [self._score(self._renderer.render(step), step) for step in steps]
+        return [self._score(self.renderer.render(step), step) for step in steps]
 
     def _score(self, rendered: RenderedStep, step: Step) -> StepScore:
         prompt, truncated = self._fit(rendered)

@@ -7,6 +7,7 @@ valid cache of. Everything else is read anew each time.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,16 @@ class ReadPrompt:
 
 
 class PromptReader:
-    """Reads prompts with one model. Usable from several threads: what is kept is replaced whole, never changed."""
+    """Reads prompts with one model, whose weights must not change while it is used.
+
+    Usable from several threads: what is kept is replaced whole, never changed.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._latest: ReadPrompt | None = None
-        self._reusable = model.dtype == torch.float32
+        selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._reusable = selects_logits and model.dtype == torch.float32
 
     @torch.inference_mode()
     def read(self, prompt: Sequence[int]) -> ReadPrompt | None:
@@ -85,6 +90,11 @@ def _plain_layers(cache: Any) -> Layers | None:
     """Keys and values of a cache of full-attention layers; None of any other."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
-    if type(cache) is not DynamicCache or any(type(layer) is not DynamicLayer for layer in cache.layers):
+    if type(cache) is not DynamicCache:
         return None
-    return tuple((layer.keys, layer.values) for layer in cache.layers)
+    layers = []
+    for layer in cache.layers:
+        if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+            return None
+        layers.append((layer.keys, layer.values))
+    return tuple(layers)

@@ -15,7 +15,7 @@ from pa_demos.taxi.environment import Taxi, active_states
 from pa_demos.taxi.exact import Table
 from pa_demos.taxi.history import full_history_agreement
 from pa_demos.taxi.prompt import ACTION_MESSAGES, ACTION_TEXTS, TOOLS, build_tokenizer, prompt_text, render, window
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from scipy.stats import spearmanr
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAIR = Path(pa_demos.taxi.__file__).parent / "pair"

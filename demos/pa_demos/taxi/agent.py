@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from .environment import Taxi, action_of
@@ -52,7 +52,7 @@ def build_agent(model: BaseChatModel, taxi: Taxi) -> StateGraph[MessagesState, A
         return "tools" if legal else "malformed"
 
     def over(state: MessagesState) -> Literal["agent", "__end__"]:  # noqa: ARG001 - the world knows, not the state
-        return END if taxi.done else "agent"
+        return "__end__" if taxi.done else "agent"
 
     builder = StateGraph(MessagesState)
     builder.add_node("agent", agent)

@@ -53,6 +53,7 @@ def run_demo(
             for episode in _side_by_side(pool, rows, seeds, trace):
                 done[episode.row].append(episode)
                 live.update(results(done, episodes))
+        console.line(1 if console.is_terminal else 2)  # elsewhere the live table ends without a new line
         for row in rows:
             done[row].sort(key=lambda episode: episode.seed)
         if mode == "enforce":
@@ -60,6 +61,7 @@ def run_demo(
     summaries = {row: summarise(done[row]) for row in rows}
     report = _report(summaries, done, trace if mode == "enforce" else None)
     if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     console.print(next_steps(report, seconds=time.perf_counter() - started, json_path=json_path))
 
@@ -79,6 +81,7 @@ def _show_one(console: Console, pool: ProcessPoolExecutor, done: dict[Row, list[
         if guarded.success and not plain.success:
             scored = pool.submit(_episode, "shadow", plain.seed, trace).result()
             console.print(comparison(scored, guarded))
+            console.line()
             return
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,7 +51,7 @@ class StepNote:
     score: float | None
     decision: str
     rejected: tuple[tuple[str, float | None], ...]
-    """Tool names and scores of the draws that were not taken."""
+    """The draws that were not taken, in a few words, and their scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +106,18 @@ class _TimedModel(LocalChatModel):
 
 @dataclass(slots=True)
 class _TimedScorer:
-    """A scorer with a stopwatch."""
+    """A scorer with a stopwatch, which notes what it scored."""
 
     inner: Scorer
     watch: _Stopwatch
+    actions: dict[str, str]
+    """Each scored action in a few words, by its message id."""
 
     def __getattr__(self, name: str) -> Any:  # names of models and aggregation, for the trace
         return getattr(self.inner, name)
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
+        self.actions.update((action.id or "", describe(action)) for step in steps for action in step.candidates)
         with self.watch.running():
             return self.inner.score(steps)
 
@@ -161,8 +164,9 @@ def run_episode(row: Row, seed: int, tracer_provider: TracerProvider | None = No
     generating, scoring = _Stopwatch(), _Stopwatch()
     model = _driver().with_seed(seed).model_copy(update={"watch": generating})
     builder = build_agent(model, taxi)
+    actions: dict[str, str] = {}
     if row != "unguarded":
-        scorer = _TimedScorer(_scorer(row), scoring)
+        scorer = _TimedScorer(_scorer(row), scoring, actions)
         guard = Guard(scorer, RULES[row], tools=taxi.tools(), history=shown, tracer_provider=tracer_provider)
         guard.install(builder)
     graph = builder.compile(name=f"taxi {row}")
@@ -180,11 +184,13 @@ def run_episode(row: Row, seed: int, tracer_provider: TracerProvider | None = No
         generating=generating.seconds,
         scoring=scoring.seconds,
         goal=goal,
-        notes=tuple(_notes(state["messages"], {record["id"]: record for record in state.get("pa", [])})),
+        notes=tuple(_notes(state["messages"], {record["id"]: record for record in state.get("pa", [])}, actions)),
     )
 
 
-def _notes(messages: Sequence[BaseMessage], records: dict[str, Any]) -> Iterator[StepNote]:
+def _notes(
+    messages: Sequence[BaseMessage], records: Mapping[str, Any], actions: Mapping[str, str]
+) -> Iterator[StepNote]:
     for before, message in pairwise(messages[2:]):
         if not isinstance(message, AIMessage):
             continue
@@ -195,7 +201,9 @@ def _notes(messages: Sequence[BaseMessage], records: dict[str, Any]) -> Iterator
             action=describe(message),
             score=record.get("score"),
             decision=record.get("decision", ""),
-            rejected=tuple(("+".join(other["tools"]) or "text", other["score"]) for other in others),
+            rejected=tuple(
+                (actions.get(other["id"]) or ", ".join(other["tools"]) or "text", other["score"]) for other in others
+            ),
         )
 
 

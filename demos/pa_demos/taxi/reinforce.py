@@ -49,8 +49,9 @@ class Settings:
     batch: int = 64
     """States a gradient step."""
     learning_rate: float = 6e-4
-    huber: float = 1.0
-    """Misses beyond this count linearly, units of reward: early targets of -10 would otherwise drown all else."""
+    huber: tuple[float, float] = (1.0, 10.0)
+    """Misses beyond this count linearly, units of reward: bound of the first and the last iteration. Narrow at first,
+    since targets of -10 would drown all else; wide at last, or the few states that are far off are given up."""
     explore: float = 0.25
     """Share of exploratory steps."""
     anywhere: float = 0.3
@@ -140,10 +141,12 @@ def reinforce(
         target = torch.tensor(damped[table.states], dtype=torch.float32)
         weights = torch.tensor(weight / weight.mean(), dtype=torch.float32)
         losses = []
+        first, last = settings.huber
+        bound = first + (last - first) * iteration / settings.iterations
         for _ in range(settings.updates):
             rows = next(batches)
             miss = BETA * (table(policy, rows) - reference_rows[rows]) - target[rows]
-            loss = (weights[rows] * _huber(miss, settings.huber)).mean()
+            loss = (weights[rows] * _huber(miss, bound)).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

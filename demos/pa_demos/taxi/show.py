@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,18 +18,27 @@ from .summary import overhead_ratio, summarise
 
 _NAMES: dict[Row, str] = {
     "unguarded": "unguarded",
-    "guarded": f"guarded: score >= {THRESHOLD}, up to 4 draws",
-    "best_of_4": "best of 4 draws by progress advantage",
-    "oracle": "best of 4 draws by the exact advantage",
+    "guarded": "guarded",
+    "best_of_4": "best of 4",
+    "oracle": "exact best of 4",
 }
+_MEANINGS: dict[Row, str] = {
+    "unguarded": "the first draw runs",
+    "guarded": f"score >= {THRESHOLD}, up to 4 draws, else the best of them, flagged",
+    "best_of_4": "the best of 4 draws by progress advantage (the score)",
+    "oracle": "likewise by the exact advantage A* of dynamic programming",
+}
+_FIGURES = "Means of an episode; draws are per step; tokens count the rejected draws too."
 _STYLES = {"pass": "green", "flag": "yellow", "abstain": "red", "block": "red"}
+_REJECTED_WIDTH = 30
+"""Characters of a line of rejected draws; the comparison then fits 80 columns."""
 
 
 def results(done: Mapping[Row, Sequence[Episode]], episodes: int) -> RenderableType:
-    """The table of the rows, as far as they have come, over a progress bar."""
-    table = Table(title="Delivered passengers", title_justify="left")
-    for column in ("driver", "success", "95 % interval", "steps", "draws/step", "tokens", "s/episode", "overhead"):
-        table.add_column(column, justify="left" if column == "driver" else "right")
+    """The table of the rows, as far as they have come, and what each row is; over a progress bar until all are done."""
+    table = _table("Delivered passengers")
+    for column in ("driver", "success", "95 %", "steps", "draws", "tokens", "seconds", "overhead"):
+        table.add_column(column, justify="left" if column == "driver" else "right", no_wrap=True)
     for row, finished in done.items():
         if not finished:
             table.add_row(_NAMES[row], *[""] * 7)
@@ -37,34 +47,33 @@ def results(done: Mapping[Row, Sequence[Episode]], episodes: int) -> RenderableT
         table.add_row(
             _NAMES[row],
             f"{summary.success:.2f}",
-            f"{summary.interval[0]:.2f} to {summary.interval[1]:.2f}",
+            f"{summary.interval[0]:.2f}-{summary.interval[1]:.2f}",
             f"{summary.steps:.1f}",
             f"{summary.draws_per_step:.2f}",
             f"{summary.tokens:.0f}",
             f"{summary.seconds:.2f}",
             f"{overhead_ratio(finished):+.0%}" if row in ("guarded", "best_of_4") else "",
         )
+    legend = Text("\n".join([*(f"{_NAMES[row]}: {_MEANINGS[row]}" for row in done), _FIGURES]))
     finished_count = sum(map(len, done.values()))
     total = episodes * len(done)
     if finished_count == total:
-        return table
-    return Group(table, ProgressBar(total=total, completed=finished_count, width=60), Text(f"{finished_count}/{total}"))
+        return Group(table, legend)
+    progress = ProgressBar(total=total, completed=finished_count, width=60)
+    return Group(table, legend, progress, Text(f"{finished_count}/{total}"))
 
 
 def comparison(unguarded: Episode, guarded: Episode) -> RenderableType:
     """Two episodes of one seed, step by step."""
-    table = Table(
-        title=f'Episode {unguarded.seed}, "{unguarded.goal}": unguarded fails (scored in hindsight), guarded delivers',
-        title_justify="left",
-    )
-    table.add_column("step", justify="right")
+    table = _table(f"Episode {unguarded.seed}: {unguarded.goal} Unguarded fails, guarded delivers")
+    table.add_column("step", justify="right", no_wrap=True)
     for name in ("unguarded", "guarded"):
         table.add_column(name)
-        table.add_column("score", justify="right")
-    table.add_column("rejected draws")
+        table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("rejected draws", no_wrap=True, min_width=_REJECTED_WIDTH)
     for step, (left, right) in enumerate(zip_longest(unguarded.notes, guarded.notes), start=1):
         table.add_row(str(step), *_cells(left), *_cells(right), _rejected(right))
-    return table
+    return Group(table, Text("The unguarded steps were scored in hindsight."))
 
 
 def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | None) -> RenderableType:
@@ -72,11 +81,10 @@ def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | N
     lines = []
     if "oracle" in report:
         gained = {row: report[row]["success"] - report["unguarded"]["success"] for row in ("best_of_4", "oracle")}
-        share = gained["best_of_4"] / gained["oracle"] if gained["oracle"] > 0 else float("nan")
-        lines += [
-            f"Best of 4 reaches {share:.0%} of what the exact advantage gains with the same candidates.",
-            "overhead: time spent scoring, against the time spent drawing what was scored.",
-        ]
+        if gained["oracle"] > 0:
+            share = gained["best_of_4"] / gained["oracle"]
+            lines.append(f"Best of 4 reaches {share:.0%} of what the exact advantage gains, both over unguarded.")
+        lines.append("Overhead: time spent scoring, against the time spent drawing what was scored.")
     if json_path is not None:
         lines.append(f"Figures: {json_path}")
     if "trace" in report:
@@ -92,7 +100,19 @@ def _cells(note: StepNote | None) -> tuple[Text, Text]:
     return Text(note.action), Text(score, style="red" if low else _STYLES.get(note.decision, ""))
 
 
-def _rejected(note: StepNote | None) -> str:
-    if note is None:
-        return ""
-    return ", ".join(name if score is None else f"{name} {score:+.2f}" for name, score in note.rejected)
+def _rejected(note: StepNote | None) -> Text:
+    """The rejected draws with their scores, on lines that break between two draws only."""
+    lines: list[str] = []
+    for name, score in () if note is None else note.rejected:
+        draw = name if score is None else f"{name} {score:+.2f}"
+        if lines and len(lines[-1]) + len(draw) + 2 <= _REJECTED_WIDTH:
+            lines[-1] += f", {draw}"
+        else:
+            lines.append(draw)
+    return Text("\n".join(lines))
+
+
+def _table(title: str) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", padding=(0, 1, 0, 0), pad_edge=False
+    )

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import START, StateGraph
+from typer.testing import CliRunner
+
+from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
+from pa_middleware.cli import app
+from pa_middleware.scoring.scorer import CandidateScore
+from pa_middleware.tracing import read
+
+WRONG_USE = 2
+"""Exit code of a command that was given something it cannot work with."""
+
+
+class _Always:
+    """Scores every action alike."""
+
+    def score(self, steps: Sequence[Step]) -> list[StepScore]:
+        return [
+            StepScore(tuple(CandidateScore(-1.25, -2.0, -0.75, (-1.25,)) for _ in step.candidates)) for step in steps
+        ]
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> Path:
+    """Three runs of one step each, in conversations a, b and c."""
+
+    def agent(state: GuardState) -> dict[str, list[AIMessage]]:
+        return {"messages": [AIMessage("It is done.")]}
+
+    builder = StateGraph(GuardState)
+    file = tmp_path / "trace.jsonl"
+    with record(file):
+        builder.add_node("agent", Guard(_Always(), Rules(threshold=-0.5, on_low="flag")).node(agent))
+        builder.add_edge(START, "agent")
+        graph = builder.compile()
+        for conversation in "abc":
+            graph.invoke(
+                {"messages": [HumanMessage("go")], "pa": []},
+                {"configurable": {"thread_id": f"conversation-{conversation}"}},
+            )
+    return file
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+
+
+def _words(result: Result) -> str:
+    """What was printed, without boxes, colours and line ends."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+
+
+def _conversations(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return re.findall(r"conversation-(\w)", result.output)
+
+
+def test_help_names_both_commands() -> None:
+    for arguments in (["--help"], []):
+        words = _words(_run(*arguments))
+        assert " trace " in words
+        assert " demo " in words
+
+
+def test_trace_shows_each_step_with_score_and_decision(trace_file: Path) -> None:
+    result = _run("trace", trace_file)
+    assert _conversations(result) == ["a", "b", "c"]
+    assert result.output.count("Lowest: step 0, score -1.25, below its threshold -0.5, flag") == 3
+
+
+def test_trace_reads_folders(trace_file: Path) -> None:
+    assert _conversations(_run("trace", trace_file.parent)) == ["a", "b", "c"]
+
+
+def test_trace_shows_one_run_by_conversation_or_trace_id(trace_file: Path) -> None:
+    assert _conversations(_run("trace", trace_file, "--run", "conversation-b")) == ["b"]
+    assert _conversations(_run("trace", trace_file, "--run", read(trace_file)[2].trace_id)) == ["c"]
+
+
+@pytest.mark.parametrize(("last", "shown"), [(0, "abc"), (1, "c"), (2, "bc"), (9, "abc")])
+def test_trace_shows_the_last_runs(trace_file: Path, last: int, shown: str) -> None:
+    assert _conversations(_run("trace", trace_file, "--last", last)) == list(shown)
+
+
+def test_an_unknown_run_is_refused_with_the_known_ones(trace_file: Path) -> None:
+    result = _run("trace", trace_file, "--run", "nobody")
+    assert result.exit_code == WRONG_USE
+    words = _words(result)
+    assert "Invalid value for --run: no run 'nobody'" in words
+    assert "the runs are: conversation-a, conversation-b, conversation-c" in words
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    result = _run("trace", tmp_path / "none.jsonl")
+    assert result.exit_code == WRONG_USE
+    assert "No such file or directory" in _words(result)
+
+
+@pytest.mark.parametrize("content", ["", "not a trace\n"])
+def test_a_file_without_a_trace_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "empty.jsonl"
+    file.write_text(content, encoding="utf-8")
+    result = _run("trace", file)
+    assert result.exit_code == WRONG_USE
+    assert "no line can be read as OTLP-JSON spans" in _words(result)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    result = _run("trace", tmp_path)
+    assert result.exit_code == WRONG_USE
+    assert "without .jsonl files" in _words(result)
+
+
+@pytest.mark.parametrize("arguments", [["--episodes", 0], ["--mode", "shadow"], ["--seed", -1]])
+def test_settings_of_the_demo_that_make_no_sense_are_refused(arguments: list[object]) -> None:
+    assert _run("demo", *arguments).exit_code == WRONG_USE
+
+
+def test_demo_runs_every_driver_and_writes_figures_and_trace(tmp_path: Path) -> None:
+    figures, traces = tmp_path / "out" / "figures.json", tmp_path / "traces"
+    result = _run("demo", "--episodes", 1, "--json", figures, "--traces", traces)
+    assert result.exit_code == 0, result.output
+    report = json.loads(figures.read_text(encoding="utf-8"))
+    rows = {"unguarded", "guarded", "best_of_4", "oracle"}
+    assert rows | {"overhead_ratio", "trace"} <= set(report)
+    assert all(0 <= report[row]["success"] <= 1 and len(report[row]["interval"]) == 2 for row in rows)
+    assert report["overhead_ratio"] > 0
+    assert {run.conversation_id for run in read(report["trace"])} >= {"guarded-110000"}
+    # The unguarded driver fails where the guarded one delivers, so that the two are compared, below the results.
+    assert "\n\nEpisode 110000" in re.sub(r" +\n", "\n", result.output)
+    assert "rejected draws" in result.output
+
+
+def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path) -> None:
+    figures, traces = tmp_path / "figures.json", tmp_path / "traces"
+    result = _run("demo", "--episodes", 1, "--mode", "off", "--json", figures, "--traces", traces)
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(figures.read_text(encoding="utf-8"))) == {"unguarded", "agent"}
+    assert not traces.exists()
+    assert "guarded: score" not in result.output
