@@ -4,8 +4,8 @@
 
 A conversation of 30 taxi steps with its whole history in the prompt (150 to 1,300 tokens) is scored step by step with
 the shipped pair. `naive` is the paper's official arithmetic used live: at every step one full forward for each
-candidate and model, logits of every position in float32, full log-softmax. The ways take turns in one process; times are CPU
-seconds of all 30 steps, ratios are medians over the rounds.
+candidate and model, logits of every position in float32, full log-softmax. The ways take turns in one process; times
+are CPU seconds of all 30 steps, ratios are medians over the rounds.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, StateGraph
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
 from pa_middleware.cli import app
@@ -140,7 +140,8 @@ def test_demo_runs_every_driver_and_writes_figures_and_trace(tmp_path: Path) -> 
     assert "rejected draws" in result.output
 
 
-def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path) -> None:
+def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
     figures, traces = tmp_path / "figures.json", tmp_path / "traces"
     result = _run("demo", "--episodes", 1, "--mode", "off", "--json", figures, "--traces", traces)
     assert result.exit_code == 0, result.output

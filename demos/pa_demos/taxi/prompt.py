@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from pa_middleware.scoring.messages import template_history
 
 from .environment import ACTIONS, Taxi, active_states, goal, observation
 
@@ -81,36 +83,10 @@ def window(goal: str, observation: str) -> list[BaseMessage]:
     return [SystemMessage(SYSTEM), HumanMessage(f"{goal} {observation}")]
 
 
-def as_chat(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Messages as the plain dicts that `apply_chat_template` reads.
-
-    Raises:
-        TypeError: a message that is neither system, human, AI nor tool message.
-    """
-    chat: list[dict[str, Any]] = []
-    for message in messages:
-        match message:
-            case SystemMessage():
-                chat.append({"role": "system", "content": message.text})
-            case HumanMessage():
-                chat.append({"role": "user", "content": message.text})
-            case ToolMessage():
-                chat.append({"role": "tool", "content": message.text})
-            case AIMessage():
-                calls = [
-                    {"type": "function", "function": {"name": call["name"], "arguments": call["args"]}}
-                    for call in message.tool_calls
-                ]
-                chat.append({"role": "assistant", "content": message.text, "tool_calls": calls})
-            case _:
-                raise TypeError(f"cannot render {message!r}: use system, human, AI and tool messages")
-    return chat
-
-
 def render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[BaseMessage]) -> str:
     """The text that a model continues with an action: all turns, then the generation prompt."""
     text = tokenizer.apply_chat_template(
-        as_chat(messages), tools=list(TOOLS), add_generation_prompt=True, tokenize=False
+        template_history(messages), tools=list(TOOLS), add_generation_prompt=True, tokenize=False
     )
     return str(text)
 
