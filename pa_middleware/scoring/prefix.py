@@ -45,7 +45,7 @@ class PromptReader:
         self._model = model
         self._latest: ReadPrompt | None = None
         selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._reusable = selects_logits and model.dtype == torch.float32
+        self._reusable = selects_logits and model.dtype == torch.float32 and _may_be_plain(model)
 
     @torch.inference_mode()
     def read(self, prompt: Sequence[int]) -> ReadPrompt | None:
@@ -84,6 +84,17 @@ def _cache(layers: Any) -> DynamicCache:
     from transformers import DynamicCache
 
     return DynamicCache(ddp_cache_data=layers)
+
+
+def _may_be_plain(model: PreTrainedModel) -> bool:
+    """False if the config alone tells that some layer's cache is no plain one; saves a pass that would be in vain."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except (AttributeError, KeyError):  # layers of a kind that transformers has no cache for
+        return False
+    return all(type(layer) is DynamicLayer for layer in layers)
 
 
 def _plain_layers(cache: Any) -> Layers | None:

@@ -95,10 +95,12 @@ def test_a_prompt_that_differs_in_its_first_token_shares_nothing(tiny: Build) ->
 
 
 @pytest.mark.parametrize("architecture", SLIDING)
-def test_a_sliding_window_is_never_shared(tiny: Build, architecture: str) -> None:
-    reader = PromptReader(tiny(architecture, VOCABULARY))
+def test_a_sliding_window_is_never_shared_nor_read_in_vain(tiny: Build, architecture: str) -> None:
+    model = tiny(architecture, VOCABULARY)
+    reader, seen = PromptReader(model), _forwarded(model)
     assert reader.read(list(range(20))) is None
     assert reader.read(list(range(3))) is None
+    assert seen == []
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

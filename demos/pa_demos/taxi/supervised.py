@@ -34,8 +34,8 @@ CROW, BEST, ANY = 0.30, 0.20, 0.50
 """Shares of the demonstrator: towards the target, best action, uniform over the six."""
 DEMONSTRATIONS = 40_000
 """Episodes; half of them start anywhere."""
-STEPS = 1_400
-"""Fewer leave corner states confused that differ in one word, and the policy inherits the confusion."""
+STEPS = 1_600
+"""Fewer leave states confused that differ in one word, and the policy inherits the confusion."""
 BATCH = 64
 """States a gradient step."""
 LEARNING_RATE = 2e-3
