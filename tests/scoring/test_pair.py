@@ -141,7 +141,11 @@ def test_several_steps_are_scored_as_if_alone(make: Make) -> None:
     steps = [Step(HISTORY, [TEXT], [TOOL]), Step(HISTORY[:2], [CALLS, TEXT], [TOOL])]
     pair = make()
     together = pair.score(steps)
-    assert together == [pair.score([step])[0] for step in steps]
+    alone = [pair.score([step])[0] for step in steps]
+    assert [len(score.candidates) for score in together] == [1, 2]
+    for one, other in zip(together, alone, strict=True):
+        scores = [candidate.score for candidate in other.candidates]
+        assert [candidate.score for candidate in one.candidates] == pytest.approx(scores, abs=1e-4)
     assert pair.score([]) == []
 
 
