@@ -39,7 +39,7 @@ def trace(
 
 @app.command()
 def demo(
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes in each row.")] = 100,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes in each row.")] = 75,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the worlds and of the agent's draws.")] = 11,
     mode: Annotated[
         Literal["enforce", "off"], typer.Option(help="off runs the agent without any guard, for comparison.")

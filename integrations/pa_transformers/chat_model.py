@@ -7,6 +7,7 @@ the guard scores is what this model saw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -44,6 +45,9 @@ class LocalChatModel(BaseChatModel):
     temperature: float = Field(default=1.0, ge=0.0)
     """0 takes the likeliest token; 1 samples from the model as it is."""
     max_new_tokens: int = Field(default=256, ge=1)
+    draws_at_once: int = Field(default=1, ge=1)
+    """Draws made side by side when a prompt is new; later calls with the same prompt take the ones left over. Set it to
+    a guard's `draws` where all of them are wanted: four draws at once cost little more than one."""
     seed: int | None = None
     """Makes the run of draws from one instance repeatable; None draws anew each time."""
 
@@ -51,6 +55,7 @@ class LocalChatModel(BaseChatModel):
     _random: torch.Generator = PrivateAttr()
     _stop_ids: frozenset[int] = PrivateAttr()
     _prompts: PromptReader = PrivateAttr()
+    _left: tuple[tuple[int, ...], list[list[int]]] = PrivateAttr(default=((), []))
 
     def model_post_init(self, context: Any, /) -> None:
         """Prepare rendering and the source of chance."""
@@ -96,7 +101,7 @@ class LocalChatModel(BaseChatModel):
         if stop:
             raise ValueError(f"stop is {stop!r}; this model stops at the end of its turn only")
         prompt = self._renderer.prompt(messages, kwargs.get("tools") or ())
-        ids = self._sample(prompt)
+        ids = self._draw(prompt)
         finished = ids[-1] in self._stop_ids
         text = str(self.tokenizer.decode(ids[:-1] if finished else ids))
         content, calls, invalid = parse_tool_calls(text)
@@ -114,34 +119,46 @@ class LocalChatModel(BaseChatModel):
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
+    def _draw(self, prompt: tuple[int, ...]) -> list[int]:
+        """Token ids of one draw: one left over from the latest draws of this prompt, or the first of new ones."""
+        latest, left = self._left
+        if latest == prompt:
+            with suppress(IndexError):  # none left
+                return left.pop(0)
+        first, *rest = self._sample(prompt, self.draws_at_once)
+        self._left = (prompt, rest)
+        return first
+
     @torch.inference_mode()
-    def _sample(self, prompt: Sequence[int]) -> list[int]:
-        """Token ids drawn one by one, up to and including the end of the turn; at least one."""
+    def _sample(self, prompt: Sequence[int], rows: int) -> list[list[int]]:
+        """Token ids of so many draws, token by token, each up to and including the end of its turn; at least one."""
         device = self.model.device
         read = self._prompts.read(prompt)
         if read is not None:
-            logits, past = read.logits, read.cache()
+            logits, past = read.logits.expand(rows, -1), read.cache(rows)
         else:
-            output = self.model(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True)
-            logits, past = output.logits[0, -1], output.past_key_values
-        ids: list[int] = []
+            output = self.model(input_ids=torch.tensor([list(prompt)] * rows, device=device), use_cache=True)
+            logits, past = output.logits[:, -1], output.past_key_values
+        draws: list[list[int]] = [[] for _ in range(rows)]
         while True:
-            ids.append(self._choose(logits))
-            if ids[-1] in self._stop_ids or len(ids) == self.max_new_tokens:
-                return ids
-            output = self.model(
-                input_ids=torch.tensor([[ids[-1]]], device=device), past_key_values=past, use_cache=True
-            )
-            logits, past = output.logits[0, -1], output.past_key_values
+            chosen = self._choose(logits)
+            for draw, token in zip(draws, chosen[:, 0].tolist(), strict=True):
+                if not (draw and draw[-1] in self._stop_ids):
+                    draw.append(token)
+            if all(draw[-1] in self._stop_ids or len(draw) == self.max_new_tokens for draw in draws):
+                return draws
+            output = self.model(input_ids=chosen.to(device), past_key_values=past, use_cache=True)
+            logits, past = output.logits[:, -1], output.past_key_values
 
-    def _choose(self, logits: torch.Tensor) -> int:
+    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """The next token of each row, int64 [rows, 1]."""
         logits = logits.float().cpu()
         if self.temperature == 0:
-            return int(logits.argmax())
-        probabilities = (logits / self.temperature).softmax(-1)
-        return int(torch.multinomial(probabilities, 1, generator=self._random))
+            return logits.argmax(-1, keepdim=True)
+        return torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._random)
 
     def _reseed(self) -> None:
+        self._left = ((), [])
         self._random = torch.Generator()
         if self.seed is None:
             self._random.seed()

@@ -106,7 +106,11 @@ def test_temperature_zero_takes_the_likeliest(weights: LlamaForCausalLM, tokeniz
     assert all(f'"{value}"' in str(expected) for value in call["args"].values())
 
 
-def test_draws_are_as_frequent_as_the_model_says(model: LocalChatModel, tokenizer: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_draws_are_as_frequent_as_the_model_says(
+    model: LocalChatModel, tokenizer: PreTrainedTokenizerFast, at_once: int
+) -> None:
+    model = model.model_copy(update={"draws_at_once": at_once})
     count = 120
     with torch.no_grad():
         expected = ActionTable(tokenizer, np.array([STATE]))(model.model)[0].exp().double().numpy()  # type: ignore[arg-type]
@@ -119,6 +123,17 @@ def test_draws_are_as_frequent_as_the_model_says(model: LocalChatModel, tokenize
     assert likely.sum() >= 3
     assert statistic < chi2.ppf(0.999, int(likely.sum()))
     assert counts[-1] <= cells[-1] + 4 * np.sqrt(cells[-1]) + 1
+
+
+def test_draws_made_at_once_serve_their_own_prompt_only(model: LocalChatModel) -> None:
+    model = model.model_copy(update={"draws_at_once": 4})
+    other = window(goal(STATE), observation(int(active_states()[3])))
+    here, there = _ask(model), _ask(model, other)
+    assert here.usage_metadata is not None
+    assert there.usage_metadata is not None
+    alone = model.with_seed(1)
+    _ask(alone)
+    assert _ask(alone, other).tool_calls[0]["args"] == there.tool_calls[0]["args"]
 
 
 def test_usage_counts_prompt_and_drawn_tokens(model: LocalChatModel, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -181,7 +196,7 @@ def test_malformed_calls_become_invalid_tool_calls(
     model: LocalChatModel, monkeypatch: pytest.MonkeyPatch, text: str, calls: list[str], invalid: int
 ) -> None:
     ids = model.tokenizer(text + "<|im_end|>", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(LocalChatModel, "_sample", lambda *_: ids)
+    monkeypatch.setattr(LocalChatModel, "_sample", lambda *_: [ids])
     drawn = _ask(model)
     assert [call["name"] for call in drawn.tool_calls] == calls
     assert len(drawn.invalid_tool_calls) == invalid

@@ -162,7 +162,13 @@ def run_episode(row: Row, seed: int, tracer_provider: TracerProvider | None = No
     """
     taxi = Taxi(seed)
     generating, scoring = _Stopwatch(), _Stopwatch()
-    model = _driver().with_seed(seed).model_copy(update={"watch": generating})
+    model = (
+        _driver()
+        .with_seed(seed)
+        .model_copy(
+            update={"watch": generating, "draws_at_once": RULES[row].draws if row in ("best_of_4", "oracle") else 1}
+        )
+    )
     builder = build_agent(model, taxi)
     actions: dict[str, str] = {}
     if row != "unguarded":
