@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 from rich import box
@@ -88,8 +90,13 @@ def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | N
     if json_path is not None:
         lines.append(f"Figures: {json_path}")
     if "trace" in report:
-        lines += [f"Trace:   {report['trace']}", f"Next:    pa-middleware trace {report['trace']}"]
+        lines += [f"Trace:   {report['trace']}", f"Next:    {_command()} trace {report['trace']}"]
     return Text("\n".join([*lines, f"{seconds:.0f} seconds in all."]))
+
+
+def _command() -> str:
+    """How this command line is called here: by name where the shell finds it, else by its path."""
+    return "pa-middleware" if which("pa-middleware") else sys.argv[0]
 
 
 def _cells(note: StepNote | None) -> tuple[Text, Text]:
