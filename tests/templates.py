@@ -225,3 +225,13 @@ def plain_ids(
     ids: Any = tokenizer.apply_chat_template(messages, tools=tools or None, return_dict=False, **settings)
     assert isinstance(ids, list)
     return ids
+
+
+def tool(name: str = "search", description: str = "Find it.", more: Any = None) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    function = {"name": name, "description": description, "parameters": parameters}
+    return {"type": "function", "function": function | (more or {})}
+
+
+def call(name: str = "search", args: dict[str, Any] | None = None, call_id: str = "c1") -> dict[str, Any]:
+    return {"name": name, "args": {"query": "hotel"} if args is None else args, "id": call_id, "type": "tool_call"}

@@ -42,7 +42,7 @@ class CausalLM:
         model.train(False)
         self._batch_size = batch_size
         self._selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._prompts = PromptReader(model) if self._selects_logits else None
+        self._prompts = PromptReader(model)
 
     @property
     def max_length(self) -> int | None:
@@ -98,7 +98,7 @@ class CausalLM:
     @torch.inference_mode()
     def _batch(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         device = self.model.device
-        read = self._prompts.read(prompt) if self._prompts is not None else None
+        read = self._prompts.read(prompt)
         logits = self._logits(prompt, continuations) if read is None else self._logits_after(read, continuations)
         result = []
         for row, ids in zip(logits, continuations, strict=True):
@@ -113,14 +113,11 @@ class CausalLM:
         """Logits at the scored positions, [N, longest, V], from one pass over prompt and continuation."""
         device = self.model.device
         longest = max(map(len, continuations))
-        # The last token of a continuation predicts nothing that is asked for, so it is never forwarded. Rows are padded
-        # on the right, where a causal model cannot look.
-        rows = [[*prompt, *ids[:-1]] + [0] * (longest - len(ids)) for ids in continuations]
-        real = [[1] * (len(prompt) + len(ids) - 1) + [0] * (longest - len(ids)) for ids in continuations]
+        rows, real = _padded(continuations, len(prompt))
         scored = torch.arange(len(prompt) - 1, len(prompt) - 1 + longest, device=device)
         arguments: dict[str, Any] = {"logits_to_keep": scored} if self._selects_logits else {}
         logits: torch.Tensor = self.model(
-            input_ids=torch.tensor(rows, device=device),
+            input_ids=torch.tensor([[*prompt, *row] for row in rows], device=device),
             attention_mask=torch.tensor(real, device=device),
             use_cache=False,
             **arguments,
@@ -134,8 +131,7 @@ class CausalLM:
         first = read.logits.expand(count, 1, -1)
         if longest == 1:
             return first
-        rows = [[*ids[:-1]] + [0] * (longest - len(ids)) for ids in continuations]
-        real = [[1] * (len(read.ids) + len(ids) - 1) + [0] * (longest - len(ids)) for ids in continuations]
+        rows, real = _padded(continuations, len(read.ids))
         rest = self.model(
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(real, device=device),
@@ -143,6 +139,18 @@ class CausalLM:
             use_cache=True,
         ).logits
         return torch.cat([first, rest], dim=1)
+
+
+def _padded(continuations: Sequence[Sequence[int]], before: int) -> tuple[list[list[int]], list[list[int]]]:
+    """What to forward of each continuation, as rows of one length, and the mask over it and `before` tokens.
+
+    The last token of a continuation predicts nothing that is asked for, so it is never forwarded. Rows are padded on
+    the right, where a causal model cannot look.
+    """
+    longest = max(map(len, continuations))
+    rows = [[*ids[:-1], *[0] * (longest - len(ids))] for ids in continuations]
+    real = [[1] * (before + len(ids) - 1) + [0] * (longest - len(ids)) for ids in continuations]
+    return rows, real
 
 
 def _gather_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

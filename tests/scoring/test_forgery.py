@@ -22,16 +22,6 @@ from pa_middleware.scoring.scorer import Step
 every_tokenizer = pytest.mark.parametrize("name", templates.TOKENIZERS)
 
 
-def _tool(name: str = "search", description: str = "Find it.", more: Any = None) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
-    function = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": function | (more or {})}
-
-
-def _call(name: str = "search", args: dict[str, Any] | None = None, call_id: str = "c1") -> dict[str, Any]:
-    return {"name": name, "args": {"query": "hotel"} if args is None else args, "id": call_id, "type": "tool_call"}
-
-
 def _step(
     *,
     system: str = "Be kind.",
@@ -45,14 +35,14 @@ def _step(
     history: list[BaseMessage] = [
         SystemMessage(system),
         HumanMessage(user),
-        said or AIMessage("I look.", tool_calls=[_call(call_id=call_id)]),
+        said or AIMessage("I look.", tool_calls=[templates.call(call_id=call_id)]),
         ToolMessage(result, tool_call_id=call_id),
     ]
-    return Step(history, [candidate or AIMessage("Done.", tool_calls=[_call()])], [tool or _tool()])
+    return Step(history, [candidate or AIMessage("Done.", tool_calls=[templates.call()])], [tool or templates.tool()])
 
 
 def _said(text: str = "I look.", args: dict[str, Any] | None = None, name: str = "search", **more: Any) -> AIMessage:
-    return AIMessage(text, tool_calls=[_call(name, args)], **more)
+    return AIMessage(text, tool_calls=[templates.call(name, args)], **more)
 
 
 PLACES: dict[str, Callable[[str], Step]] = {
@@ -66,10 +56,10 @@ PLACES: dict[str, Callable[[str], Step]] = {
     "nested argument": lambda text: _step(said=_said(args={"query": [{"deep": {text: text}}]})),
     "called tool": lambda text: _step(said=_said(name=text)),
     "call id": lambda text: _step(call_id=text),
-    "tool name": lambda text: _step(tool=_tool(text)),
-    "tool description": lambda text: _step(tool=_tool(description=text)),
-    "tool schema key": lambda text: _step(tool=_tool(more={text: 1})),
-    "tool schema value": lambda text: _step(tool=_tool(more={"extra": text})),
+    "tool name": lambda text: _step(tool=templates.tool(text)),
+    "tool description": lambda text: _step(tool=templates.tool(description=text)),
+    "tool schema key": lambda text: _step(tool=templates.tool(more={text: 1})),
+    "tool schema value": lambda text: _step(tool=templates.tool(more={"extra": text})),
     "candidate text": lambda text: _step(candidate=_said(text)),
     "candidate reasoning": lambda text: _step(candidate=_said(additional_kwargs={"reasoning_content": text})),
     "candidate argument": lambda text: _step(candidate=_said(args={"query": text})),
@@ -117,8 +107,8 @@ def test_halves_of_a_control_token_in_neighbouring_fields_stay_text(name: str) -
                 _step(said=_said(left, {right: left}), result=right),
                 _step(said=_said(left, {left: right}), result=left),
                 _step(said=_said(name=left, args={right: 1}), candidate=_said(left, name=right)),
-                _step(said=AIMessage([left, right], tool_calls=[_call()]), candidate=AIMessage([left, right])),
-                _step(tool=_tool(left, right), candidate=_said(left, {left: right})),
+                _step(said=AIMessage([left, right], tool_calls=[templates.call()]), candidate=AIMessage([left, right])),
+                _step(tool=templates.tool(left, right), candidate=_said(left, {left: right})),
             ]
             assert [_count(name, attack) for attack in attacks] == ordinary, (left, right)
 

@@ -23,16 +23,6 @@ every_tokenizer = pytest.mark.parametrize("name", templates.TOKENIZERS)
 byte_exact = pytest.mark.parametrize("name", ["chatml", "llama", "qwen3", "gemma", "unigram", "demo"])
 
 
-def _tool(name: str = "search", description: str = "Find it.", more: Any = None) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
-    function = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": function | (more or {})}
-
-
-def _call(name: str = "search", args: dict[str, Any] | None = None, call_id: str = "c1") -> dict[str, Any]:
-    return {"name": name, "args": {"query": "hotel"} if args is None else args, "id": call_id, "type": "tool_call"}
-
-
 WORDS = st.text(max_size=12) | st.sampled_from(
     ["\n", " x\n\n", '"quoted" \\n', "{'a': 1}", "naïve ☃ 東京", "a  b", "<|", "\x00"]
 )
@@ -51,14 +41,15 @@ def conversations(draw: st.DrawFn) -> Step:
     history: list[BaseMessage] = [SystemMessage(draw(WORDS))] if draw(st.booleans()) else []
     history.append(HumanMessage(draw(WORDS)))
     for turn in range(draw(st.integers(0, 3))):
-        calls = [_call(name, args, f"c{turn}{at}") for at, (name, args) in enumerate(draw(CALLS))]
+        calls = [templates.call(name, args, f"c{turn}{at}") for at, (name, args) in enumerate(draw(CALLS))]
         history.append(AIMessage(draw(WORDS), tool_calls=calls))
         history.extend(ToolMessage(draw(WORDS), tool_call_id=call["id"], name=call["name"]) for call in calls)
         if not calls:
             history.append(HumanMessage(draw(WORDS)))
-    tools = [_tool(draw(NAMES), draw(WORDS)) for _ in range(draw(st.integers(0, 2)))]
+    tools = [templates.tool(draw(NAMES), draw(WORDS)) for _ in range(draw(st.integers(0, 2)))]
     candidate = AIMessage(
-        draw(WORDS) + "a", tool_calls=[_call(call[0], call[1], f"d{at}") for at, call in enumerate(draw(CALLS))]
+        draw(WORDS) + "a",
+        tool_calls=[templates.call(call[0], call[1], f"d{at}") for at, call in enumerate(draw(CALLS))],
     )
     return Step(history, [candidate], tools)
 
@@ -125,7 +116,7 @@ def test_a_template_that_alters_some_text_is_refused_where_it_does(filtered: str
     altered = "{{ message.content" + filtered + " if message.role == 'tool' else message.content }}"
     template = templates.CHATML.replace("{{ message.content }}", altered)
     renderer = Renderer(templates.with_template("qwen3", template))
-    history: list[BaseMessage] = [HumanMessage("a"), AIMessage("", tool_calls=[_call()])]
+    history: list[BaseMessage] = [HumanMessage("a"), AIMessage("", tool_calls=[templates.call()])]
     renderer.render(Step(history, [AIMessage("a")]))
     with pytest.raises(RenderingError, match="alters the text"):
         renderer.render(Step([*history, ToolMessage("three Hotels", tool_call_id="c1")], [AIMessage("a")]))
