@@ -23,8 +23,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pa_middleware.scoring.prefix import PromptReader
 from pa_middleware.scoring.rendering import Renderer
+from pa_transformers.prompt_cache import PromptReader
 from pa_transformers.tool_calls import parse_tool_calls
 
 

@@ -1,48 +1,50 @@
 """One causal language model: log-probs of given continuations of a prompt.
 
-Knows token ids only: no message, no pair, no score. Logits exist only at the scored positions.
+Knows token ids only: no message, no pair, no score. How it is read is chosen by `self_check`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pa_middleware.scoring.errors import ContextLengthError, ScoringError
-from pa_middleware.scoring.prefix import PromptReader, ReadPrompt
+from pa_middleware.scoring.reading import Query, Reading
+from pa_middleware.scoring.self_check import METHODS, Chosen, Method, choose
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_ROWS = 64
-"""Scored positions whose float32 log-sum-exp is taken at once; bounds the memory above the logits themselves."""
-
 
 class CausalLM:
-    """A Hugging Face causal language model that scores.
+    """A Hugging Face causal language model that scores. Threads may share it.
 
     Args:
-        model: in any dtype, on any device; put into evaluation mode.
-        batch_size: continuations forwarded at once; at least 1.
+        model: in any dtype, on any device; put into evaluation mode. Its weights must not change while readings of it
+            are kept.
+        confidence: have the statistics of `readout` behind each log-prob.
+        repeatable: give the same bits for the same question, whatever was read before.
+        methods: ways of reading that may be chosen.
 
     Raises:
-        ValueError: a batch size below 1.
+        ScoringError: no way of reading the model agrees with a plain pass over the whole sequence.
     """
 
-    def __init__(self, model: PreTrainedModel, *, batch_size: int = 8) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}; allowed: at least 1")
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        confidence: bool = False,
+        repeatable: bool = False,
+        methods: Sequence[Method] = METHODS,
+    ) -> None:
         self.model = model
         model.train(False)
-        self._batch_size = batch_size
-        self._selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._prompts = PromptReader(model)
+        self.chosen: Chosen = choose(model, confidence=confidence, repeatable=repeatable, methods=methods)
 
     @property
     def max_length(self) -> int | None:
@@ -55,6 +57,10 @@ class CausalLM:
         """Rows of the input embedding."""
         embeddings: Any = self.model.get_input_embeddings()
         return int(embeddings.weight.shape[0])
+
+    def open(self) -> Reading:
+        """A reading of a conversation that nothing was read of."""
+        return self.chosen.open()
 
     def log_probs(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Log-probs of each token of each continuation, given the prompt and the tokens before it.
@@ -73,99 +79,46 @@ class CausalLM:
 
         Naive equivalent: `log_softmax(model(prompt + continuation).logits.float())` gathered at the continuation.
         """
-        self._check(prompt, continuations)
-        result: list[NDArray[np.float32]] = []
-        for start in range(0, len(continuations), self._batch_size):
-            try:
-                result.extend(self._batch(prompt, continuations[start : start + self._batch_size]))
-            except (RuntimeError, LookupError) as error:
-                raise ScoringError(f"the model could not be run: {error}") from error
-        return result
+        queries = [Query((*prompt, *continuation), len(prompt)) for continuation in continuations]
+        return [values[:, 0] for values in self.answer(queries, self.open())]
 
-    def _check(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> None:
-        if not prompt or not all(continuations):
+    def answer(
+        self, queries: Sequence[Query], reading: Reading, *, most: int | None = None
+    ) -> list[NDArray[np.float32]]:
+        """For each query [T_n, S]: the log-probs of `log_probs`, then the statistics of `readout` if asked for.
+
+        Args:
+            queries: any number.
+            reading: of this model; not to be used again after an error.
+            most: see `Reading`.
+
+        Raises:
+            As `log_probs`.
+        """
+        self.check(queries)
+        if not queries:
+            return []
+        try:
+            answers = reading.answer(queries, most=most)
+        except (RuntimeError, LookupError) as error:
+            raise ScoringError(f"the model could not be run: {error}") from error
+        for values in answers:
+            if not np.isfinite(values).all():
+                raise ScoringError("the model answered a log-prob that is not finite")
+            # A probability of one may round to slightly more.
+            np.minimum(values[:, 0], np.float32(0.0), out=values[:, 0])
+        return answers
+
+    def check(self, queries: Sequence[Query]) -> None:
+        """Raise what `log_probs` raises of tokens that cannot be read."""
+        if not all(0 < query.start < len(query.ids) for query in queries):
             raise ValueError("prompt and continuations need at least one token id each")
-        ids = [*prompt, *chain.from_iterable(continuations)]
-        lowest, highest = min(ids), max(ids)
+        ids = set(chain.from_iterable(query.ids for query in queries))
+        lowest, highest = min(ids, default=0), max(ids, default=0)
         if lowest < 0 or highest >= self.vocabulary_size:
             raise ValueError(
                 f"token ids run from {lowest} to {highest}; the model knows 0 to {self.vocabulary_size - 1}"
             )
-        length = len(prompt) + max(map(len, continuations), default=0)
+        length = max((len(query.ids) for query in queries), default=0)
         if self.max_length is not None and length > self.max_length:
             raise ContextLengthError(f"{length} tokens are to be read; the model can read {self.max_length}")
-
-    @torch.inference_mode()
-    def _batch(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        device = self.model.device
-        read = self._prompts.read(prompt)
-        logits = self._logits(prompt, continuations) if read is None else self._logits_after(read, continuations)
-        result = []
-        for row, ids in zip(logits, continuations, strict=True):
-            values = _gather_log_probs(row[: len(ids)], torch.tensor(ids, device=device)).cpu().numpy()
-            if not np.isfinite(values).all():
-                raise ScoringError("the model answered a log-prob that is not finite")
-            # A probability of one may round to slightly more.
-            result.append(np.minimum(values, np.float32(0.0)))
-        return result
-
-    def _logits(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits at the scored positions, [N, longest, V], from one pass over prompt and continuation."""
-        device = self.model.device
-        longest = max(map(len, continuations))
-        rows, real = _padded(continuations, len(prompt))
-        scored = torch.arange(len(prompt) - 1, len(prompt) - 1 + longest, device=device)
-        arguments: dict[str, Any] = {"logits_to_keep": scored} if self._selects_logits else {}
-        logits: torch.Tensor = self.model(
-            input_ids=torch.tensor([[*prompt, *row] for row in rows], device=device),
-            attention_mask=torch.tensor(real, device=device),
-            use_cache=False,
-            **arguments,
-        ).logits
-        return logits if logits.shape[1] == longest else logits[:, scored]
-
-    def _logits_after(self, read: ReadPrompt, continuations: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The same from a prompt that was read already: only the continuations' own tokens are forwarded."""
-        device = self.model.device
-        count, longest = len(continuations), max(map(len, continuations))
-        first = read.logits.expand(count, 1, -1)
-        if longest == 1:
-            return first
-        rows, real = _padded(continuations, len(read.ids))
-        rest = self.model(
-            input_ids=torch.tensor(rows, device=device),
-            attention_mask=torch.tensor(real, device=device),
-            past_key_values=read.cache(count),
-            use_cache=True,
-        ).logits
-        return torch.cat([first, rest], dim=1)
-
-
-def _padded(continuations: Sequence[Sequence[int]], before: int) -> tuple[list[list[int]], list[list[int]]]:
-    """What to forward of each continuation, as rows of one length, and the mask over it and `before` tokens.
-
-    The last token of a continuation predicts nothing that is asked for, so it is never forwarded. Rows are padded on
-    the right, where a causal model cannot look.
-    """
-    longest = max(map(len, continuations))
-    rows = [[*ids[:-1], *[0] * (longest - len(ids))] for ids in continuations]
-    real = [[1] * (before + len(ids) - 1) + [0] * (longest - len(ids)) for ids in continuations]
-    return rows, real
-
-
-def _gather_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """log_softmax(logits.float())[t, ids[t]] for each t, a bounded number of rows at a time.
-
-    Args:
-        logits: [T, V], any float dtype.
-        ids: [T], int64.
-
-    Returns:
-        [T] float32.
-    """
-    parts = []
-    for start in range(0, len(ids), _ROWS):
-        block = logits[start : start + _ROWS].float()
-        target = block.gather(1, ids[start : start + _ROWS, None]).squeeze(1)
-        parts.append(target - block.logsumexp(dim=1))
-    return torch.cat(parts)

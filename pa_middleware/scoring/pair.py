@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from numpy.typing import NDArray
 
 from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score, log_ratio
+from pa_middleware.scoring.background import Background
+from pa_middleware.scoring.batches import TOKENS, portions
 from pa_middleware.scoring.causal_lm import CausalLM
+from pa_middleware.scoring.conversations import Conversations, Readings
 from pa_middleware.scoring.errors import ContextLengthError, PairError
+from pa_middleware.scoring.reading import Ids, Query
 from pa_middleware.scoring.rendering import RenderedAction, RenderedStep, Renderer
-from pa_middleware.scoring.scorer import CallScore, CandidateScore, Step, StepScore
+from pa_middleware.scoring.scorer import CallScore, CandidateScore, Confidence, Step, StepScore, Tool
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Floats = NDArray[np.float32]
+
+GIBIBYTE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A step's tokens as both models will read them."""
+
+    prompt: Ids
+    actions: tuple[RenderedAction, ...]
+    truncated: bool
+
+    @property
+    def queries(self) -> list[Query]:
+        return [Query(self.prompt + action.ids, len(self.prompt)) for action in self.actions]
 
 
 class ModelPair:
@@ -38,10 +59,17 @@ class ModelPair:
         max_length: longest prompt plus action, in tokens; by default what both models can read.
         overflow: what to do beyond it. `error` raises; `truncate` leaves out the oldest prompt tokens and marks the
             score `truncated=True`.
+        cache_bytes: keys and values kept of all conversations between steps, of both models; the conversations used
+            longest ago are forgotten beyond it.
+        repeatable: give the same bits for the same step, whatever was scored before, by reading prompts in fixed blocks
+            and keeping nothing of the candidates. Costs about a third more tokens. By default only where weights are of
+            half precision, for there the order of reading moves a log-prob by tenths of a nat.
+        confidence: read the policy's per-token confidence off the same rows; see `CandidateScore.confidence`.
         name: `policy` and `reference` as traces should call them.
 
     Raises:
         PairError: the models cannot be scored with this tokenizer.
+        ScoringError: a model cannot be scored exactly; see `self_check`.
         ValueError: a setting outside what is allowed.
     """
 
@@ -58,6 +86,9 @@ class ModelPair:
         template_kwargs: Mapping[str, Any] | None = None,
         max_length: int | None = None,
         overflow: Literal["error", "truncate"] = "error",
+        cache_bytes: int = 2 * GIBIBYTE,
+        repeatable: bool | None = None,
+        confidence: bool = False,
         name: tuple[str, str] | None = None,
     ) -> None:
         if overflow not in ("error", "truncate"):
@@ -67,8 +98,16 @@ class ModelPair:
                 f"max_length is {max_length!r}; allowed: at least 2 tokens, or None for what the models read"
             )
         action_score([-1.0], [-1.0], beta=beta, aggregation=aggregation, order=order)  # refuses unknown settings now
-        self.policy = CausalLM(policy)
-        self.reference = CausalLM(reference)
+        half = any(model.dtype.itemsize < 4 for model in (policy, reference))
+        self.repeatable = half if repeatable is None else repeatable
+        self.policy = CausalLM(policy, repeatable=self.repeatable, confidence=confidence)
+        self.reference = CausalLM(reference, repeatable=self.repeatable)
+        self.conversations = Conversations(
+            lambda: (self.policy.open(), self.reference.open()),
+            budget=cache_bytes,
+            bytes_per_token=self.policy.chosen.bytes_per_token + self.reference.chosen.bytes_per_token,
+        )
+        self._background = Background()
         self.tokenizer = tokenizer
         self.beta = beta
         self.aggregation = aggregation
@@ -140,29 +179,104 @@ class ModelPair:
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Progress advantage of every candidate of every step.
 
+        A step of a conversation goes on from what was read of it before. Steps without one are read together, what they
+        share once.
+
         Raises:
             UnscorableActionError: a candidate is empty, malformed or no AIMessage.
             RenderingError: the history cannot be turned into a prompt.
             ContextLengthError: too long, and `overflow` is `error`.
             ScoringError: a model answered something that is not finite.
         """
-        return [self._score(self.renderer.render(step), step) for step in steps]
+        fitted = [self._fit(self.renderer.render(step)) for step in steps]
+        scores: dict[int, StepScore] = {}
+        for numbers, answers in self._answers(fitted, [step.conversation for step in steps]):
+            for number, answer in zip(numbers, answers, strict=True):
+                scores[number] = self._score(fitted[number], steps[number], *answer)
+        return [scores[number] for number in range(len(steps))]
 
-    def _score(self, rendered: RenderedStep, step: Step) -> StepScore:
-        prompt, truncated = self._fit(rendered)
-        distinct = list(dict.fromkeys(action.ids for action in rendered.actions))
-        policy = dict(zip(distinct, self.policy.log_probs(prompt, distinct), strict=True))
-        reference = dict(zip(distinct, self.reference.log_probs(prompt, distinct), strict=True))
+    def read_ahead(self, history: Sequence[BaseMessage], tools: Sequence[Tool] = (), *, conversation: str) -> None:
+        """Begin to read a step's prompt in the background, while its candidates are still being drawn.
+
+        Changes no score. Whatever goes wrong here goes wrong in `score` again, and is raised there.
+
+        Args:
+            history: as in the step that will be scored.
+            tools: the same.
+            conversation: the same.
+        """
+        self._background.run(conversation, lambda: self._read(history, tools, conversation))
+
+    def forget(self, conversation: str | None = None) -> None:
+        """Free what is kept of a conversation, or of all."""
+        self.conversations.clear(conversation)
+
+    def least_margin(self, tokens: int) -> float:
+        """The least difference between two scores of so many tokens that says more than rounding does.
+
+        Three standard deviations of the rounding noise that `self_check` measured when the pair was made; that of a sum
+        grows with the square root of the tokens, as independent errors do.
+
+        Args:
+            tokens: of the longer action.
+        """
+        noise = math.hypot(self.policy.chosen.noise, self.reference.chosen.noise)
+        grows = {"sum": math.sqrt(tokens), "mean": 1 / math.sqrt(tokens)}.get(self.aggregation, 1.0)
+        return 3 * math.sqrt(2) * self.beta * noise * grows
+
+    def _answers(
+        self, fitted: Sequence[_Fitted], conversations: Sequence[str | None]
+    ) -> Iterator[tuple[list[int], list[tuple[list[Floats], list[Floats]]]]]:
+        """Numbers of steps read together, and for each the log-probs of its candidates under policy and reference."""
+        alone = [number for number, key in enumerate(conversations) if key is None]
+        if alone:
+            longest = max(_tokens(fitted[number]) for number in alone)
+            with self.conversations.use(None, fitted[alone[0]].prompt, longest) as (readings, most):
+                size = 0 if self.repeatable else TOKENS
+                for portion in portions([fitted[number].prompt for number in alone], tokens=size):
+                    numbers = [alone[place] for place in portion]
+                    yield numbers, self._ask([fitted[number] for number in numbers], readings, most)
+        for number, key in enumerate(conversations):
+            if key is not None:
+                step = fitted[number]
+                with self.conversations.use(key, step.prompt, _tokens(step)) as (readings, most):
+                    yield [number], self._ask([step], readings, most)
+
+    def _ask(self, steps: Sequence[_Fitted], readings: Readings, most: int) -> list[tuple[list[Floats], list[Floats]]]:
+        queries = list(dict.fromkeys(query for step in steps for query in step.queries))
+        policy, reference = (
+            dict(zip(queries, model.answer(queries, reading, most=most), strict=True))
+            for model, reading in zip((self.policy, self.reference), readings, strict=True)
+        )
+        return [
+            ([policy[query] for query in step.queries], [reference[query] for query in step.queries]) for step in steps
+        ]
+
+    def _read(self, history: Sequence[BaseMessage], tools: Sequence[Tool], conversation: str) -> None:
+        prompt = self.renderer.prompt(history, tools)
+        if self.max_length is not None and len(prompt) >= self.max_length:
+            return  # what will be read of it depends on the candidates
+        for model in (self.policy, self.reference):
+            model.check([Query((*prompt, 0), len(prompt))])
+        with self.conversations.use(conversation, prompt, len(prompt)) as (readings, most):
+            for reading in readings:
+                reading.read(prompt, most=most)
+
+    def _score(self, fitted: _Fitted, step: Step, policy: Sequence[Floats], reference: Sequence[Floats]) -> StepScore:
         return StepScore(
             tuple(
-                self._candidate(action, candidate, policy[action.ids], reference[action.ids], truncated)
-                for action, candidate in zip(rendered.actions, step.candidates, strict=True)
-            )
+                self._candidate(action, candidate, ours, theirs, fitted.truncated)
+                for action, candidate, ours, theirs in zip(
+                    fitted.actions, step.candidates, policy, reference, strict=True
+                )
+            ),
+            least_margin=self.least_margin(max(len(action.ids) for action in fitted.actions)),
         )
 
     def _candidate(
-        self, action: RenderedAction, message: AIMessage, policy: Floats, reference: Floats, truncated: bool
+        self, action: RenderedAction, message: AIMessage, rows: Floats, reference_rows: Floats, truncated: bool
     ) -> CandidateScore:
+        policy, reference = rows[:, 0], reference_rows[:, 0]
         calls = zip(message.tool_calls, action.calls, strict=True)
         return CandidateScore(
             score=self._aggregate(policy, reference),
@@ -174,16 +288,17 @@ class ModelPair:
                 for call, (a, z) in calls
             ),
             truncated=truncated,
+            confidence=Confidence(*map(tuple, rows[:, 1:].T.tolist())) if rows.shape[1] > 1 else None,
         )
 
     def _aggregate(self, policy: Floats, reference: Floats) -> float:
         return action_score(policy, reference, beta=self.beta, aggregation=self.aggregation, order=self.order)
 
-    def _fit(self, rendered: RenderedStep) -> tuple[tuple[int, ...], bool]:
-        """The prompt as both models will read it, and whether its oldest tokens had to go."""
+    def _fit(self, rendered: RenderedStep) -> _Fitted:
+        """The step as both models will read it."""
         longest = max(len(action.ids) for action in rendered.actions)
         if self.max_length is None or len(rendered.prompt) + longest <= self.max_length:
-            return rendered.prompt, False
+            return _Fitted(rendered.prompt, rendered.actions, truncated=False)
         room = self.max_length - longest
         if self.overflow == "error" or room < 1:
             raise ContextLengthError(
@@ -191,7 +306,12 @@ class ModelPair:
                 f"{self.max_length}. Shorten what the agent is shown (and tell the guard with history=...), or set "
                 "overflow='truncate' if the policy's own engine cuts the oldest tokens off too"
             )
-        return rendered.prompt[-room:], True
+        return _Fitted(rendered.prompt[-room:], rendered.actions, truncated=True)
+
+
+def _tokens(step: _Fitted) -> int:
+    """The most tokens that are held while a step is scored."""
+    return len(step.prompt) + sum(len(action.ids) for action in step.actions)
 
 
 def _name(model: PreTrainedModel, fallback: str) -> str:

@@ -27,7 +27,8 @@ class Step:
     tools: Sequence[Tool] = ()
     """The tools the policy was shown, in its prompt's order."""
     conversation: str | None = None
-    """Key under which a scorer may keep caches from one step to the next; None keeps nothing."""
+    """Key under which a scorer may keep caches from one step to the next; they change no score. None: no such key, and
+    a scorer may still know a prompt it has just read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,21 @@ class CallScore:
     score: float
     """Progress advantage of the call's own tokens; finite. Positive: RL raised the odds of these tokens."""
     token_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """How sure the policy was at each scored token, whatever the reference thought; one value a token, nats.
+
+    Baselines to compare a score with: none of them is a progress advantage.
+    """
+
+    entropy: tuple[float, ...]
+    """Of the next-token distribution; 0 where it was certain."""
+    top_mean: tuple[float, ...]
+    """Mean log-prob of the 20 likeliest tokens; at most 0."""
+    self_certainty: tuple[float, ...]
+    """KL(uniform || next-token distribution); 0 where nothing was preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +77,9 @@ class CandidateScore:
     truncated: bool = False
     """True when the oldest part of the history was left out because it exceeded the models' context."""
 
+    confidence: Confidence | None = None
+    """The policy's own certainty, where the scorer was asked for it."""
+
     @property
     def token_count(self) -> int:
         """How many tokens were scored."""
@@ -72,6 +91,8 @@ class StepScore:
     """The scores of one step's candidates, in the order they were given."""
 
     candidates: tuple[CandidateScore, ...]
+    least_margin: float = 0.0
+    """Two of these scores that differ by no more than this are equal but for rounding; at least 0."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from pa_middleware.scoring.causal_lm import CausalLM
-from pa_middleware.scoring.prefix import PromptReader
+from pa_transformers.prompt_cache import PromptReader
 
 Build = Callable[..., PreTrainedModel]
 VOCABULARY = 61

@@ -1,0 +1,114 @@
+"""Policy and reference in one set of weights: an adapter on, and off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pa_middleware.scoring.errors import PairError
+from pa_middleware.scoring.pair import ModelPair
+from pa_middleware.scoring.twin import twin
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LoraPair(ModelPair):
+    """A pair whose policy is a model with an adapter and whose reference is the same model without it.
+
+    Each is a body of its own over the same tensors, switched once: nothing is toggled while scoring, and the model that
+    was given is left as it is. Each keeps its own keys and values.
+
+    Args:
+        model: of peft, with the adapters loaded and not merged.
+        tokenizer: the policy's, with its chat template.
+        policy_adapter: by default the active one.
+        reference_adapter: by default none: the base model.
+        settings: everything else `ModelPair` takes.
+
+    Raises:
+        PairError: an adapter is not there, is merged, changes the prompt instead of the weights, or is both the
+            policy's and the reference's.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        policy_adapter: str | None = None,
+        reference_adapter: str | None = None,
+        **settings: Any,
+    ) -> None:
+        policy_adapter = policy_adapter or str(model.active_adapter)
+        for adapter in (policy_adapter, reference_adapter):
+            if adapter is not None and adapter not in model.peft_config:
+                raise PairError(f"there is no adapter {adapter!r}; loaded: {', '.join(map(repr, model.peft_config))}")
+        if policy_adapter == reference_adapter:
+            raise PairError(f"{policy_adapter!r} is given as policy and as reference; every score would be 0")
+        base = str(model.get_base_model().config.name_or_path or "base")
+        names = (f"{base}+{policy_adapter}", f"{base}+{reference_adapter}" if reference_adapter else base)
+        settings.setdefault("name", names)
+        super().__init__(_body(model, policy_adapter), _body(model, reference_adapter), tokenizer, **settings)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        base: str | Path,
+        adapter: str | Path,
+        *,
+        reference_adapter: str | Path | None = None,
+        dtype: torch.dtype | str = "auto",
+        device: torch.device | str = "cpu",
+        **settings: Any,
+    ) -> LoraPair:
+        """A pair from a checkpoint and one or two adapters of it: folders, or names on a model hub.
+
+        Weights load from safetensors only and no code from a checkpoint runs.
+
+        Args:
+            base: the model under the adapters, with tokenizer and chat template.
+            adapter: the policy's.
+            reference_adapter: the reference's; None is the base model.
+            dtype: of the base model; `auto` keeps the checkpoint's own.
+            device: where it goes.
+            settings: everything else `ModelPair` takes.
+
+        Raises:
+            OSError: a checkpoint cannot be found or read.
+        """
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        weights: Any = AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        ).to(device)
+        model = PeftModel.from_pretrained(weights, str(adapter), adapter_name="policy", use_safetensors=True)
+        if reference_adapter is not None:
+            model.load_adapter(str(reference_adapter), adapter_name="reference", use_safetensors=True)
+        settings.setdefault("name", (str(adapter), str(reference_adapter or base)))
+        reference = "reference" if reference_adapter is not None else None
+        return cls(model, tokenizer, policy_adapter="policy", reference_adapter=reference, **settings)
+
+
+def _body(model: PeftModel, adapter: str | None) -> PreTrainedModel:
+    """The model under the adapters, in a body where this one is on, or none."""
+    from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+
+    if not isinstance(model.base_model, BaseTuner):
+        raise PairError("the adapter changes the prompt, not the weights; a pair needs one that can be switched off")
+    if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
+        raise PairError("an adapter is merged into the weights; call unmerge_adapter() first")
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    body = twin(model)
+    if adapter is None:
+        body.base_model.disable_adapter_layers()
+    else:
+        body.set_adapter(adapter)
+    for parameter, requires_grad in trained:  # peft's switches set this too, and the tensors are the user's
+        parameter.requires_grad_(requires_grad)
+    inner: PreTrainedModel = body.get_base_model()
+    return inner
