@@ -19,6 +19,8 @@ class Draw:
 
     proposal: Proposal
     score: CandidateScore | None = None
+    least_margin: float = 0.0
+    """Scores of this step that differ by no more are equal but for rounding."""
     error: Exception | None = None
 
     @property
@@ -77,19 +79,21 @@ def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdic
             return Verdict("abstain", reason, best)
 
 
-def check_answer(answer: object, draws: Sequence[Proposal]) -> tuple[CandidateScore, ...]:
+def check_answer(answer: object, draws: Sequence[Proposal]) -> StepScore:
     """A scorer's answer for one step, held to its protocol: finite numbers for each candidate and each scored call.
 
     Raises:
         ScoringError: anything else.
     """
     match answer:
-        case [StepScore(candidates=candidates)] if len(candidates) == len(draws):
+        case [StepScore(candidates=candidates) as step] if len(candidates) == len(draws):
             pass
         case _:
             raise ScoringError(
                 f"the scorer did not answer one StepScore with {len(draws)} candidate(s): {answer!r:.200}"
             )
+    if not (math.isfinite(step.least_margin) and step.least_margin >= 0):
+        raise ScoringError(f"the scorer answered a least margin of {step.least_margin!r}; it is finite and at least 0")
     for score, proposal in zip(candidates, draws, strict=True):
         calls = proposal.action.tool_calls
         if score.calls and [call.name for call in score.calls] != [call["name"] for call in calls]:
@@ -100,17 +104,20 @@ def check_answer(answer: object, draws: Sequence[Proposal]) -> tuple[CandidateSc
                 raise ScoringError(f"the scorer answered {value!r:.100}; scores and log-probs are finite floats")
         if not isinstance(score.token_log_ratios, tuple):
             raise ScoringError(f"token_log_ratios is a {type(score.token_log_ratios).__name__}; needed: a tuple")
-    return candidates
+    return step
 
 
 def _best(draws: Sequence[Draw], among: Iterable[int]) -> int:
-    """Higher score first; then the action the policy finds likelier; then the earlier draw."""
-
-    def preference(index: int) -> tuple[float, float, int]:
-        score = draws[index].score
-        return (-math.inf, -math.inf, -index) if score is None else (score.score, score.policy_log_prob, -index)
-
-    return max(among, key=preference)
+    """Higher score first; then the action the policy finds likelier; then the earlier draw; rounding is no difference."""
+    indices = list(among)
+    scored = {index: score for index in indices if (score := draws[index].score) is not None}
+    if not scored:
+        return indices[0]
+    margin = max(draws[index].least_margin for index in scored)
+    highest = max(score.score for score in scored.values())
+    even = {index: score for index, score in scored.items() if score.score >= highest - margin}
+    likeliest = max(score.policy_log_prob for score in even.values())
+    return min(index for index, score in even.items() if score.policy_log_prob >= likeliest - margin)
 
 
 def _blocked(draw: Draw, rules: Rules) -> frozenset[int]:

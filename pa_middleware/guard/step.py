@@ -22,7 +22,7 @@ from pa_middleware.guard.proposal import Proposal, read_proposal
 from pa_middleware.guard.quiet import Muted, mute, unmuted
 from pa_middleware.guard.record import RECORDS, Record, action_digest, call_entry, candidate_entry, describe
 from pa_middleware.scoring.errors import UnscorableActionError
-from pa_middleware.scoring.scorer import CandidateScore, Step, StepScore
+from pa_middleware.scoring.scorer import CandidateScore, ReadsAhead, Step, StepScore
 from pa_middleware.tracing.step import StepSpan
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ async def take_step(core: GuardCore, state: Any, draw: DrawOnce, score: ScoreSte
     ) as span:
         wanted, allowed = _budget(core, records)
         hand = _Hand(core, state, draw, score, conversation=place.conversation(config))
+        hand.read_ahead()
         if rules.select == "best" and rules.mode == "enforce":
             for _ in range(allowed):
                 await hand.draw()
@@ -90,6 +91,17 @@ class _Hand:
         self.muted: list[Muted] = []
         self.started_ns: list[int] = []
 
+    def read_ahead(self) -> None:
+        """Let a scorer that can read the prompt begin with it, while the first draw is made."""
+        scorer = self._core.scorer
+        if isinstance(scorer, ReadsAhead) and self._conversation is not None:
+            try:
+                scorer.read_ahead(
+                    self._core.shown(self._state), self._core.tools or (), conversation=self._conversation
+                )
+            except Exception:
+                logger.debug("the scorer could not read ahead", exc_info=True)
+
     async def draw(self) -> None:
         config = place.current_config()
         muted = mute(config) if self._core.rules.mode == "enforce" else unmuted(config)
@@ -112,7 +124,7 @@ class _Hand:
             tools = self._core.tools or ()
             candidates = [proposal.action for proposal in proposals]
             answer = await self._score([Step(history, candidates, tools, self._conversation)])
-            scores = check_answer(answer, proposals)
+            answered = check_answer(answer, proposals)
         except GraphBubbleUp:  # an interrupt of the graph is no failure
             raise
         except UnscorableActionError as error:
@@ -123,7 +135,10 @@ class _Hand:
         except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
             logger.warning("the scorer failed: %s", describe(error))
             return [Draw(proposal, error=error) for proposal in proposals]
-        return [Draw(proposal, score=score) for proposal, score in zip(proposals, scores, strict=True)]
+        return [
+            Draw(proposal, score=score, least_margin=answered.least_margin)
+            for proposal, score in zip(proposals, answered.candidates, strict=True)
+        ]
 
 
 def _budget(core: GuardCore, records: Sequence[Record]) -> tuple[int, int]:

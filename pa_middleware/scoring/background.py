@@ -29,7 +29,7 @@ class Background:
         with self._lock:
             self._waiting[kind] = work
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="pa-read-ahead", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="pa-read-ahead")
                 self._thread.start()
 
     def wait(self) -> None:

@@ -48,7 +48,8 @@ class LoraPair(ModelPair):
                 raise PairError(f"there is no adapter {adapter!r}; loaded: {', '.join(map(repr, model.peft_config))}")
         if policy_adapter == reference_adapter:
             raise PairError(f"{policy_adapter!r} is given as policy and as reference; every score would be 0")
-        base = str(model.get_base_model().config.name_or_path or "base")
+        inner: Any = model.get_base_model()
+        base = str(inner.config.name_or_path or "base")
         names = (f"{base}+{policy_adapter}", f"{base}+{reference_adapter}" if reference_adapter else base)
         settings.setdefault("name", names)
         super().__init__(_body(model, policy_adapter), _body(model, reference_adapter), tokenizer, **settings)
@@ -85,8 +86,8 @@ class LoraPair(ModelPair):
         tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         weights: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        ).to(device)
-        model = PeftModel.from_pretrained(weights, str(adapter), adapter_name="policy", use_safetensors=True)
+        )
+        model = PeftModel.from_pretrained(weights.to(device), str(adapter), adapter_name="policy", use_safetensors=True)
         if reference_adapter is not None:
             model.load_adapter(str(reference_adapter), adapter_name="reference", use_safetensors=True)
         settings.setdefault("name", (str(adapter), str(reference_adapter or base)))
@@ -103,7 +104,7 @@ def _body(model: PeftModel, adapter: str | None) -> PreTrainedModel:
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
         raise PairError("an adapter is merged into the weights; call unmerge_adapter() first")
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    body = twin(model)
+    body: Any = twin(model)
     if adapter is None:
         body.base_model.disable_adapter_layers()
     else:

@@ -106,3 +106,12 @@ class Scorer(Protocol):
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Scores of every candidate of every step, in order."""
         ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A scorer that can begin with a step before there is anything to score. Need not be implemented."""
+
+    def read_ahead(self, history: Sequence[BaseMessage], tools: Sequence[Tool], *, conversation: str) -> None:
+        """Begin with this prompt and return at once. Changes no score."""
+        ...

@@ -147,7 +147,7 @@ def _narrow(model: PreTrainedModel) -> None:
 
 
 def _probe(vocabulary: int) -> tuple[list[Query], list[Query]]:
-    """Two steps of a conversation, as a guard asks for them: candidates that begin alike, a next prompt, other draws."""
+    """Two steps of a conversation, as a guard asks for them: candidates that begin alike, then the next prompt."""
     random = np.random.default_rng(0)
 
     def draw(count: int) -> tuple[int, ...]:

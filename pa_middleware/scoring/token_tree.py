@@ -80,7 +80,7 @@ class TokenTree:
         if not path:
             return list(range(len(self)))
         renumbered = {path[-1]: ROOT}
-        kept = []
+        kept: list[int] = []
         for node in range(path[-1] + 1, len(self)):
             if self.parents[node] in renumbered:
                 renumbered[node] = len(kept)

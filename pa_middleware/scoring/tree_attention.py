@@ -39,6 +39,7 @@ class TreePass:
     called: bool = False
     """Whether a layer asked for attention at all."""
     _biases: dict[Any, torch.Tensor] = field(default_factory=dict)
+    _span: tuple[int, int] | None = None
 
     def bias(self, start: int, window: int | None, folds: int, dtype: torch.dtype) -> torch.Tensor:
         """What is added to attention weights: 0 where seen, -inf elsewhere; [folds * n, prefix - start + Z].
@@ -60,12 +61,15 @@ class TreePass:
             self._biases[key] = bias.repeat(folds, 1)
         return self._biases[key]
 
-    def first_seen(self, window: int | None) -> int:
-        """The first row of the prefix that any row sees."""
-        if window is None:
-            return 0
-        lowest = int(self.depths[-len(self.visible) :].min())
-        return min(self.prefix, max(0, self.prefix + lowest - window + 1))
+    def within(self, window: int | None) -> tuple[int, int | None]:
+        """The first row of the prefix that any row sees, and the window; None where it hides nothing."""
+        if self._span is None:
+            own = self.depths[-len(self.visible) :]
+            self._span = int(own.min()), int(own.max())
+        lowest, highest = self._span
+        if window is None or self.prefix + highest < window:
+            return 0, None
+        return min(self.prefix, max(0, self.prefix + lowest - window + 1)), window
 
 
 _running: ContextVar[TreePass] = ContextVar("tree_pass")
@@ -97,11 +101,11 @@ _NAME = "pa_tree"
 
 
 def _attention(
-    module: torch.nn.Module,
+    _module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,  # noqa: ARG001 - what is seen is the pass's to say
+    _mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
@@ -114,60 +118,49 @@ def _attention(
     tree_pass.called = True
     tree_pass.windowed |= sliding_window is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    start = tree_pass.first_seen(sliding_window)
-    # Where the window reaches past the beginning for every row, it hides nothing of the prefix.
-    hides = sliding_window is not None and int(tree_pass.depths.max()) + tree_pass.prefix >= sliding_window
-    window = sliding_window if hides else None
-    heads, folds = key.shape[1], query.shape[1] // key.shape[1]
-    rows = query.shape[2]
-    folded = query.reshape(1, heads, folds * rows, query.shape[3])
-    if softcap is not None or (s_aux is not None and tree_pass.kind == "masked"):
+    start, window = tree_pass.within(sliding_window)
+    key, value = key[:, :, start:], value[:, :, start:]
+    heads, rows = key.shape[1], query.shape[2]
+    folds = query.shape[1] // heads
+    query = query.reshape(1, heads, folds * rows, query.shape[3])
+    sinks = None if s_aux is None else s_aux.view(1, heads, folds, 1).expand(-1, -1, -1, rows).reshape(1, heads, -1)
+    if softcap is not None or (sinks is not None and tree_pass.kind == "masked"):
         bias = tree_pass.bias(start, window, folds, torch.float32)
-        out = _by_definition(folded, key[:, :, start:], value[:, :, start:], bias, scale, softcap, _sinks(s_aux, heads))
+        out = _by_definition(query, key, value, bias=bias, scale=scale, softcap=softcap, sinks=sinks)
     elif tree_pass.kind == "masked":
         bias = tree_pass.bias(start, window, folds, query.dtype)
-        out = torch.nn.functional.scaled_dot_product_attention(
-            folded, key[:, :, start:], value[:, :, start:], attn_mask=bias, scale=scale
-        )
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
     else:
-        out, weight = _cascade(tree_pass, folded, key[:, :, start:], value[:, :, start:], scale, window, start, folds)
-        if s_aux is not None:
-            sinks = _sinks(s_aux, heads)
-            out = (
-                out.view(1, heads, folds, rows, -1)
-                * torch.sigmoid(weight.view(1, heads, folds, rows) - sinks)[..., None]
-            ).to(query.dtype)
+        apart = tree_pass.prefix - start if window is None else 0
+        bias = tree_pass.bias(start + apart, window, folds, query.dtype)
+        out, total = _cascade(query, key, value, bias=bias, apart=apart, scale=scale)
+        if sinks is not None:
+            out = out * torch.sigmoid(total - sinks)[..., None].to(out.dtype)
     return out.reshape(1, heads * folds, rows, -1).transpose(1, 2), None
 
 
 def _cascade(
-    tree_pass: TreePass,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scale: float,
-    window: int | None,
-    start: int,
-    folds: int,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, bias: torch.Tensor, apart: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of folded queries, and the log-sum-exp of its weights [1, K, folds * n]."""
+    """Attention where the first `apart` keys are seen by all and `bias` is for the others.
+
+    Returns:
+        What is attended to [1, K, m, d], and the log-sum-exp of its weights [1, K, m].
+    """
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    prefix = tree_pass.prefix - start
-    if window is not None or prefix == 0:
-        bias = tree_pass.bias(start, window, folds, query.dtype)
-        out, weight = kernel(query, key, value, attn_mask=bias, scale=scale)
-        return out, weight
-    bias = tree_pass.bias(tree_pass.prefix, None, folds, query.dtype)
-    near, near_weight = kernel(query, key[:, :, prefix:], value[:, :, prefix:], attn_mask=bias, scale=scale)
-    far, far_weight = kernel(query, key[:, :, :prefix], value[:, :, :prefix], scale=scale)
-    share = torch.sigmoid(far_weight - near_weight)[..., None].to(far.dtype)
-    return torch.lerp(near, far, share), torch.logaddexp(far_weight, near_weight)
+    near, near_total = kernel(query, key[:, :, apart:], value[:, :, apart:], attn_mask=bias, scale=scale)
+    if apart == 0:
+        return near, near_total
+    far, far_total = kernel(query, key[:, :, :apart], value[:, :, :apart], scale=scale)
+    share = torch.sigmoid(far_total - near_total)[..., None].to(far.dtype)
+    return torch.lerp(near, far, share), torch.logaddexp(far_total, near_total)
 
 
 def _by_definition(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    *,
     bias: torch.Tensor,
     scale: float,
     softcap: float | None,
@@ -180,13 +173,5 @@ def _by_definition(
     weights = weights + bias
     total = weights.logsumexp(-1, keepdim=True)
     if sinks is not None:
-        heads, folds = sinks.shape[1:3]
-        rows = weights.shape[2] // folds
-        beside = sinks.expand(1, heads, folds, rows).reshape(1, heads, folds * rows, 1)
-        total = torch.logaddexp(total, beside.float())
+        total = torch.logaddexp(total, sinks[..., None].float())
     return (weights - total).exp().to(value.dtype) @ value
-
-
-def _sinks(s_aux: torch.Tensor | None, heads: int) -> torch.Tensor | None:
-    """[H] -> [1, K, H / K, 1]."""
-    return None if s_aux is None else s_aux.view(1, heads, -1, 1)
