@@ -21,6 +21,7 @@ from pa_middleware.scoring.errors import PairError, RenderingError, UnscorableAc
 from pa_middleware.scoring.messages import TemplateMessage, template_action, template_history, template_tools
 from pa_middleware.scoring.scorer import Step, Tool
 from pa_middleware.scoring.sealing import Seal, TextTokenizer
+from pa_middleware.scoring.token_tree import common_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -141,12 +142,12 @@ class Renderer:
     def _turn(self, history: list[TemplateMessage], tools: Any, prompt: str, message: TemplateMessage) -> str:
         """The action's turn as the template writes it, from where the generation prompt leaves off."""
         whole = self._template([*history, message], tools, generation_prompt=False)
-        shared = _first_difference(prompt, whole)
+        shared = common_length(prompt, whole)
         if shared < len(prompt):
             # The generation prompt may hold more than the turn (an empty think block, say). Anything else that differs
             # lies in the history, and then there is no telling where the action begins.
             before = self._template(history, tools, generation_prompt=False)
-            if shared < _first_difference(before, prompt):
+            if shared < common_length(before, prompt):
                 raise RenderingError("the chat template rewrites the history when an action follows it")
             shared = next(
                 (m.start() for m in self._text.control.finditer(whole) if m.start() < shared < m.end()), shared
@@ -223,7 +224,7 @@ def _call_units(turns: list[list[str]], end: int) -> list[tuple[int, int]]:
     does anything else, a call's tokens cannot be told apart and its span is the whole action.
     """
     whole = turns[-1]
-    starts = [_first_difference(without, within) for without, within in pairwise(turns)]
+    starts = [common_length(without, within) for without, within in pairwise(turns)]
     if not starts:
         return []
     past = starts[-1] + len(whole) - len(turns[-2])
@@ -232,12 +233,6 @@ def _call_units(turns: list[list[str]], end: int) -> list[tuple[int, int]]:
     if inserted and all(first < second <= end for first, second in pairwise(borders)):
         return list(pairwise(borders))
     return [(0, end)] * len(starts)
-
-
-def _first_difference(one: Sequence[str], other: Sequence[str]) -> int:
-    return next(
-        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
 
 
 def _positions(spans: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:

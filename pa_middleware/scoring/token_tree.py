@@ -96,8 +96,8 @@ class TokenTree:
         return kept
 
 
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences of one type share from their beginning on."""
+def common_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many elements two sequences of one type share from their beginning on."""
     low, high = 0, min(len(one), len(other))
     while low < high:  # comparing slices is far faster than comparing tokens one by one
         middle = (low + high + 1) // 2

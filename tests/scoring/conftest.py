@@ -5,15 +5,60 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 torch.set_num_threads(1)
 
 Build = Callable[..., PreTrainedModel]
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+_WINDOW = {"head_dim": 16, "sliding_window": 8}
+_MIXED = {"head_dim": 16, "layer_types": ["linear_attention", "full_attention"]}
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+}
+_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", {}),
+    "qwen3": ("Qwen3Config", {"head_dim": 16}),
+    "qwen3_moe": ("Qwen3MoeConfig", {"head_dim": 16, **_EXPERTS}),
+    "phi": ("PhiConfig", {"num_key_value_heads": 2}),
+    "phi3": ("Phi3Config", {"pad_token_id": 0, "sliding_window": 8}),
+    "mistral": ("MistralConfig", {"sliding_window": 8}),
+    "olmo3": ("Olmo3Config", {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+    "gemma2": ("Gemma2Config", {**_WINDOW, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0}),
+    "gemma3": ("Gemma3TextConfig", {**_WINDOW, "final_logit_softcapping": 5.0}),
+    "gemma4": (
+        "Gemma4TextConfig",
+        {
+            **_WINDOW,
+            "global_head_dim": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "hidden_size_per_layer_input": 0,
+        },
+    ),
+    "gpt_oss": ("GptOssConfig", {"head_dim": 16, "sliding_window": 8, "num_local_experts": 4}),
+    "qwen3_next": ("Qwen3NextConfig", {**_MIXED, **_LINEAR, **_EXPERTS, "shared_expert_intermediate_size": 16}),
+    "qwen3_5": ("Qwen3_5TextConfig", {**_MIXED, **_LINEAR}),
+    "lfm2": ("Lfm2Config", {"layer_types": ["conv", "full_attention"], "block_multiple_of": 8}),
+}
 
 
-def _sizes(**more: Any) -> dict[str, Any]:
+def _config(architecture: str, vocab_size: int, **more: Any) -> PretrainedConfig:
+    sizes: dict[str, Any]
+    if architecture in ("gpt2", "mamba"):  # these name their sizes in their own way
+        sizes = {"initializer_range": 0.6, "vocab_size": vocab_size}
+        if architecture == "gpt2":
+            sizes |= {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024}
+            return transformers.GPT2Config(**(sizes | more))
+        sizes |= {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+        return transformers.MambaConfig(**(sizes | more))
+    name, own = _CONFIGS[architecture]
     sizes = {
+        "vocab_size": vocab_size,
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -22,27 +67,8 @@ def _sizes(**more: Any) -> dict[str, Any]:
         "max_position_embeddings": 1024,
         "initializer_range": 0.6,
     }
-    return sizes | more
-
-
-def _config(architecture: str, vocab_size: int, **more: Any) -> PretrainedConfig:
-    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, MistralConfig, Qwen3Config
-
-    match architecture:
-        case "llama":
-            return LlamaConfig(vocab_size=vocab_size, **_sizes(**more))
-        case "qwen3":
-            return Qwen3Config(vocab_size=vocab_size, **_sizes(head_dim=16, **more))
-        case "mistral":
-            return MistralConfig(vocab_size=vocab_size, **_sizes(sliding_window=8, **more))
-        case "gemma3":
-            window = {"head_dim": 16, "sliding_window": 8, "final_logit_softcapping": 5.0}
-            return Gemma3TextConfig(vocab_size=vocab_size, **_sizes(**window, **more))
-        case "gpt2":
-            sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024, "initializer_range": 0.6}
-            return GPT2Config(vocab_size=vocab_size, **(sizes | more))
-        case _:
-            raise ValueError(architecture)
+    config: PretrainedConfig = getattr(transformers, name)(**(sizes | own | more))
+    return config
 
 
 @pytest.fixture(scope="session")
