@@ -108,7 +108,7 @@ def check_answer(answer: object, draws: Sequence[Proposal]) -> StepScore:
 
 
 def _best(draws: Sequence[Draw], among: Iterable[int]) -> int:
-    """Higher score first; then the action the policy finds likelier; then the earlier draw; rounding is no difference."""
+    """Higher score first; then the action the policy finds likelier; then the earlier draw (rounding aside)."""
     indices = list(among)
     scored = {index: score for index in indices if (score := draws[index].score) is not None}
     if not scored:

@@ -18,6 +18,7 @@ from pa_middleware.scoring.batches import TOKENS, portions
 from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.conversations import Conversations, Readings
 from pa_middleware.scoring.errors import ContextLengthError, PairError
+from pa_middleware.scoring.overlap import Overlap
 from pa_middleware.scoring.reading import Ids, Query
 from pa_middleware.scoring.rendering import RenderedAction, RenderedStep, Renderer
 from pa_middleware.scoring.scorer import CallScore, CandidateScore, Confidence, Step, StepScore, Tool
@@ -107,6 +108,7 @@ class ModelPair:
             budget=cache_bytes,
             bytes_per_token=self.policy.chosen.bytes_per_token + self.reference.chosen.bytes_per_token,
         )
+        self._overlap = Overlap(side_by_side=True if policy.device != reference.device else None)
         self._background = Background()
         self.tokenizer = tokenizer
         self.beta = beta
@@ -245,8 +247,12 @@ class ModelPair:
     def _ask(self, steps: Sequence[_Fitted], readings: Readings, most: int) -> list[tuple[list[Floats], list[Floats]]]:
         queries = list(dict.fromkeys(query for step in steps for query in step.queries))
         policy, reference = (
-            dict(zip(queries, model.answer(queries, reading, most=most), strict=True))
-            for model, reading in zip((self.policy, self.reference), readings, strict=True)
+            dict(zip(queries, answers, strict=True))
+            for answers in self._overlap.both(
+                lambda: self.policy.answer(queries, readings[0], most=most),
+                lambda: self.reference.answer(queries, readings[1], most=most),
+                work=sum(len(query.scored) for query in queries),
+            )
         )
         return [
             ([policy[query] for query in step.queries], [reference[query] for query in step.queries]) for step in steps

@@ -71,7 +71,10 @@ def choose(
     _narrow(narrow)
     embeddings: Any = model.get_input_embeddings()
     first, then = _probe(len(embeddings.weight))
-    expected = [_plain(narrow, query) for query in (*first, *then)]
+    try:
+        expected = [_plain(narrow, query) for query in (*first, *then)]
+    except _FAILURES as error:
+        raise ScoringError(f"the model could not be run: {error}") from error
     broken = not all(np.isfinite(values).all() for values in expected)
     refused: dict[Method, str] = {}
     for method in methods:
