@@ -134,19 +134,23 @@ class ModelPair:
         *,
         policy_revision: str = "main",
         reference_revision: str = "main",
+        policy_gguf: str | None = None,
+        reference_gguf: str | None = None,
         dtype: torch.dtype | str = "auto",
         device: torch.device | str = "cpu",
         **settings: Any,
     ) -> ModelPair:
         """A pair from two checkpoints: folders, or names on a model hub.
 
-        Weights load from safetensors only and no code from a checkpoint runs.
+        Weights load from safetensors or GGUF only and no code from a checkpoint runs.
 
         Args:
             policy: the RL-trained model, with tokenizer and chat template.
             reference: the model it started from, with its tokenizer.
             policy_revision: commit, tag or branch on the hub.
             reference_revision: the same for the reference.
+            policy_gguf: the name of a GGUF file in the policy's folder to load it from; its weights are dequantized.
+            reference_gguf: the same for the reference.
             dtype: of both models; `auto` keeps each checkpoint's own.
             device: where both models go.
             settings: everything else `ModelPair` takes.
@@ -157,23 +161,18 @@ class ModelPair:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        def load(path: str | Path, revision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-            tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        def load(path: str | Path, **where: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path,
-                revision=revision,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
+                path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **where
             )
             model, report = loaded
             if missing := sorted(report["missing_keys"]):
                 raise PairError(f"{path} lacks {len(missing)} weights, first {missing[0]!r}; they would be random")
             return model.to(device), tokenizer
 
-        policy_model, tokenizer = load(policy, policy_revision)
-        reference_model, reference_tokenizer = load(reference, reference_revision)
+        policy_model, tokenizer = load(policy, revision=policy_revision, gguf_file=policy_gguf)
+        reference_model, reference_tokenizer = load(reference, revision=reference_revision, gguf_file=reference_gguf)
         _check_same_vocabulary(tokenizer, reference_tokenizer)
         settings.setdefault("name", (str(policy), str(reference)))
         return cls(policy_model, reference_model, tokenizer, **settings)
