@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench train clean
+.PHONY: demo test lint bench bench-scoring train clean
 
 demo: $(READY)
 	$(BIN)/pa-middleware demo

@@ -29,8 +29,9 @@ class Background:
         with self._lock:
             self._waiting[kind] = work
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="pa-read-ahead")
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="pa-read-ahead")
+                thread.start()
+                self._thread = thread  # not before: one that could not start would be waited for
 
     def wait(self) -> None:
         """Until everything is done that was asked for."""

@@ -92,10 +92,16 @@ class Conversations:
             room = self._budget - sum(one.nbytes for one in self._kept.values() if one is not conversation)
         try:
             with conversation.lock:
-                if not known:
-                    self._begin(conversation, prompt)
-                yield conversation.readings, max(tokens, room // self._bytes_per_token)
-                conversation.prompt = prompt
+                try:
+                    if not known:
+                        self._begin(conversation, prompt)
+                    yield conversation.readings, max(tokens, room // self._bytes_per_token)
+                    conversation.prompt = prompt
+                except BaseException:  # who waits for it must not go on from what is half done
+                    conversation.readings, conversation.prompt = self._open(), ()
+                    raise
+                finally:
+                    conversation.nbytes = sum(reading.nbytes for reading in conversation.readings)
         except BaseException:
             with self._lock:
                 if self._kept.get(name) is conversation:
@@ -104,7 +110,6 @@ class Conversations:
         finally:
             with self._lock:
                 conversation.users -= 1
-                conversation.nbytes = sum(reading.nbytes for reading in conversation.readings)
                 self._evict(0)
 
     def clear(self, key: str | None = None) -> None:

@@ -67,13 +67,15 @@ class KeyValues:
             for rows in (keys, values):
                 rows[:, :, start + moved : self.rows] = rows.index_select(2, index)
 
-    def adopt(self, other: KeyValues, rows: int) -> None:
-        """Begin as a copy of another conversation's first rows."""
+    def adopt(self, other: KeyValues, start: int, chosen: Sequence[int]) -> None:
+        """Begin as a copy of another conversation's rows up to `start`, and of these behind (counted from there)."""
+        rows = start + len(chosen)
         self.reserve(rows)
         for layer, (key, value) in other._layers.items():
             self._layers[layer] = (self._empty(key), self._empty(value))
             for mine, theirs in zip(self._layers[layer], (key, value), strict=True):
-                mine[:, :, :rows] = theirs[:, :, :rows]
+                mine[:, :, :start] = theirs[:, :, :start]
+                mine[:, :, start:rows] = theirs[:, :, [start + row for row in chosen]]
         self.rows = rows
 
     def _empty(self, like: torch.Tensor) -> torch.Tensor:

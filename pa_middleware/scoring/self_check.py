@@ -107,6 +107,11 @@ def choose(
 
 
 def _open(method: Method, model: PreTrainedModel, *, confidence: bool, repeatable: bool) -> Callable[[], Reading]:
+    if _rotates_by_length(model):
+        if method != "anew":
+            raise ScoringError("its rotary positions depend on how long the whole sequence is")
+        # Its forward writes them into its modules: a body for each reading, that is for each thread.
+        return lambda: SequentialReading(Network(twin(model)), method, confidence=confidence)
     if method == "cascade" or method == "masked":  # noqa: PLR1714 - mypy narrows this one
         if method == "cascade" and model.device.type != "cpu":
             raise ScoringError("its kernel is there for the CPU only")
@@ -120,6 +125,12 @@ def _open(method: Method, model: PreTrainedModel, *, confidence: bool, repeatabl
     if method == "crop" and not can_be_cropped(network):
         raise ScoringError("a layer's cache is more than a row for each token")
     return lambda: SequentialReading(network, method, confidence=confidence)
+
+
+def _rotates_by_length(model: PreTrainedModel) -> bool:
+    """Keys of such a model (NTK by length, LongRoPE) are not those of a longer sequence with the same beginning."""
+    kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]  # one, or one of each layer type
+    return any("dynamic" in kind or "longrope" in kind for kind in kinds)
 
 
 def _trust(reading: TreeReading, model: PreTrainedModel) -> None:

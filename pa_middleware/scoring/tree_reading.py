@@ -83,12 +83,16 @@ class TreeReading:
 
     @torch.inference_mode()
     def begin_as(self, other: Reading, ids: Ids) -> None:  # noqa: D102
-        if not isinstance(other, TreeReading) or self._chain:
+        if not isinstance(other, TreeReading) or self._chain or len(self._tree):
             return
-        shared = common_length(other._chain, list(ids))
-        shared -= shared % BLOCK if self._repeatable else 0
-        self._store.adopt(other._store, shared)
-        self._chain = other._chain[:shared]
+        shared = common_length(other._chain, list(ids[: len(other._chain)]))
+        path: list[int] = []
+        if self._repeatable:
+            shared -= shared % BLOCK
+        elif shared == len(other._chain):
+            path = other._tree.walk(ids[shared:])
+        self._store.adopt(other._store, shared, path)
+        self._chain = list(ids[: shared + len(path)])
 
     def _follow(self, ids: Ids) -> None:
         """Let the chain be as much of these tokens as was read already, and forget what departs from them."""

@@ -16,8 +16,13 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def twin(model: Model) -> Model:
-    """A copy of a model's modules, config and hooks that shares every parameter and buffer with it."""
+    """A copy of a model's modules, config and hooks that shares every parameter and buffer of its checkpoint with it.
+
+    Buffers that no checkpoint holds are its own: a forward may write to them (rotary frequencies by length).
+    """
     memo: dict[int, Any] = {}
-    for tensor in chain(model.parameters(), model.buffers()):
-        memo[id(tensor)] = tensor
+    for module in model.modules():
+        for name, tensor in chain(module._parameters.items(), module._buffers.items()):
+            if name not in module._non_persistent_buffers_set:
+                memo[id(tensor)] = tensor
     return copy.deepcopy(model, memo)
