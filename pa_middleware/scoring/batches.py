@@ -11,7 +11,7 @@ TOKENS = CHUNK
 """New tokens of one portion; bounds its memory and the work its mask makes in vain."""
 
 
-def portions(sequences: Sequence[Ids], *, tokens: int = TOKENS) -> list[list[int]]:
+def portions(sequences: Sequence[Ids], beside: Sequence[int], *, tokens: int = TOKENS) -> list[list[int]]:
     """Portions of sequences to be read together.
 
     In lexicographic order neighbours share the most, the steps of one run come one after the other, and each portion
@@ -19,6 +19,7 @@ def portions(sequences: Sequence[Ids], *, tokens: int = TOKENS) -> list[list[int
 
     Args:
         sequences: prompts, each to be read whole.
+        beside: how many tokens of candidates come behind each.
         tokens: that are new in a portion; a sequence that has more on its own is a portion of its own.
 
     Returns:
@@ -29,7 +30,7 @@ def portions(sequences: Sequence[Ids], *, tokens: int = TOKENS) -> list[list[int
     before: Ids = ()
     for number in sorted(range(len(sequences)), key=lambda number: sequences[number]):
         ids = sequences[number]
-        new = len(ids) - common_length(before, ids)
+        new = len(ids) - common_length(before, ids) + beside[number]
         if not result or size + new > tokens:
             result.append([])
             size = 0

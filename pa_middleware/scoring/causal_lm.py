@@ -103,7 +103,7 @@ class CausalLM:
         except (RuntimeError, LookupError) as error:
             raise ScoringError(f"the model could not be run: {error}") from error
         for values in answers:
-            if not np.isfinite(values).all():
+            if not np.isfinite(values[:, 0]).all():
                 raise ScoringError("the model answered a log-prob that is not finite")
             # A probability of one may round to slightly more.
             np.minimum(values[:, 0], np.float32(0.0), out=values[:, 0])

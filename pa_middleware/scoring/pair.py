@@ -41,6 +41,11 @@ class _Fitted:
     truncated: bool
 
     @property
+    def beside(self) -> int:
+        """Tokens of all its candidates, at most."""
+        return sum(len(action.ids) for action in self.actions)
+
+    @property
     def queries(self) -> list[Query]:
         return [Query(self.prompt + action.ids, len(self.prompt)) for action in self.actions]
 
@@ -231,16 +236,17 @@ class ModelPair:
         """Numbers of steps read together, and for each the log-probs of its candidates under policy and reference."""
         alone = [number for number, key in enumerate(conversations) if key is None]
         if alone:
-            longest = max(_tokens(fitted[number]) for number in alone)
+            longest = max(len(fitted[number].prompt) + fitted[number].beside for number in alone) + TOKENS
             with self.conversations.use(None, fitted[alone[0]].prompt, longest) as (readings, most):
                 size = 0 if self.repeatable else TOKENS
-                for portion in portions([fitted[number].prompt for number in alone], tokens=size):
+                prompts = [fitted[number].prompt for number in alone]
+                for portion in portions(prompts, [fitted[number].beside for number in alone], tokens=size):
                     numbers = [alone[place] for place in portion]
                     yield numbers, self._ask([fitted[number] for number in numbers], readings, most)
         for number, key in enumerate(conversations):
             if key is not None:
                 step = fitted[number]
-                with self.conversations.use(key, step.prompt, _tokens(step)) as (readings, most):
+                with self.conversations.use(key, step.prompt, len(step.prompt) + step.beside) as (readings, most):
                     yield [number], self._ask([step], readings, most)
 
     def _ask(self, steps: Sequence[_Fitted], readings: Readings, most: int) -> list[tuple[list[Floats], list[Floats]]]:
@@ -312,11 +318,6 @@ class ModelPair:
                 "overflow='truncate' if the policy's own engine cuts the oldest tokens off too"
             )
         return _Fitted(rendered.prompt[-room:], rendered.actions, truncated=True)
-
-
-def _tokens(step: _Fitted) -> int:
-    """The most tokens that are held while a step is scored."""
-    return len(step.prompt) + sum(len(action.ids) for action in step.actions)
 
 
 def _name(model: PreTrainedModel, fallback: str) -> str:

@@ -35,8 +35,8 @@ def read_out(
 
     Returns:
         float32 [T, 1], or [T, 4] with `STATISTICS` behind the log-prob. Accumulated in float32. Nats: `entropy` of the
-        row; `top_mean`, the mean log-prob of its TOP likeliest tokens; `self_certainty`, the Kullback-Leibler
-        divergence of the row from uniform, KL(uniform || p) (arXiv 2502.18581).
+        row; `top_mean`, the mean log-prob of its TOP likeliest tokens; `self_certainty`, KL(uniform || row) (arXiv
+        2502.18581). Tokens that the model rules out count in none of them.
 
     Naive equivalent: `log_softmax(logits.float())` of all rows, gathered at the targets.
     """
@@ -55,11 +55,14 @@ def read_out(
 
 def _statistics(logits: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
     """[r, V] logits and their log-sum-exp [r] -> [r, 3] in the order of STATISTICS."""
-    vocabulary = logits.shape[1]
-    top = logits.topk(min(TOP, vocabulary), dim=1).values.mean(dim=1) - total
-    mean = logits.mean(dim=1) - total
-    uniform = float(torch.tensor(float(vocabulary)).log())
+    top = _mean(logits.topk(min(TOP, logits.shape[1]), dim=1).values) - total
+    possible = logits.isfinite().sum(dim=1).float()
+    certainty = total - _mean(logits) - possible.log()
     log_probs = logits.sub_(total[:, None])
-    # 0 * -inf is no number, but a token that is ruled out adds nothing.
-    entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(dim=1)
-    return torch.stack([entropy, top, -mean - uniform], dim=1)
+    entropy = -(log_probs.exp() * log_probs.nan_to_num(neginf=0.0)).sum(dim=1)
+    return torch.stack([entropy, top, certainty], dim=1)
+
+
+def _mean(logits: torch.Tensor) -> torch.Tensor:
+    """Mean of each row over the tokens that are possible: a model may rule some out with -inf."""
+    return logits.nan_to_num(neginf=0.0).sum(dim=1) / logits.isfinite().sum(dim=1)

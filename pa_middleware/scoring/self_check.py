@@ -6,6 +6,7 @@ sequence, is left out. Windows are narrowed for the check, so that a short probe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,7 +49,7 @@ class Chosen:
     noise: float
     """Root mean square of how far a token's log-prob differed from the plain pass; nats."""
     bytes_per_token: int
-    """Keys and values kept of each token."""
+    """What is kept of a prompt for each of its tokens."""
     refused: dict[Method, str]
     """Why each faster way was left out."""
 
@@ -75,7 +76,7 @@ def choose(
         expected = [_plain(narrow, query) for query in (*first, *then)]
     except _FAILURES as error:
         raise ScoringError(f"the model could not be run: {error}") from error
-    broken = not all(np.isfinite(values).all() for values in expected)
+    broken = any(np.isnan(values).any() for values in expected)
     refused: dict[Method, str] = {}
     for method in methods:
         if broken and method != "anew":
@@ -85,23 +86,18 @@ def choose(
             given = reading.answer(first)
             if isinstance(reading, TreeReading):
                 _trust(reading, model)
-            size = reading.nbytes
             reading.read(then[0].ids[:-9])
             given += reading.answer(then)
         except _FAILURES as error:
             refused[method] = f"{type(error).__name__}: {error}"
             continue
-        off = np.concatenate([g[:, 0] - e for g, e in zip(given, expected, strict=True)])
+        off = np.concatenate([_off(g[:, 0], e) for g, e in zip(given, expected, strict=True)])
         if not broken and not np.abs(off).max() <= _TOLERANCE.get(model.dtype, _COARSE):
             refused[method] = f"differs from the plain pass by {np.abs(off).max():.2g} nats a token"
             continue
-        return Chosen(
-            method,
-            _open(method, twin(model), confidence=confidence, repeatable=repeatable),
-            0.0 if broken else float(np.sqrt(np.mean(off.astype(np.float64) ** 2))),
-            size // len(first[-1].ids),
-            refused,
-        )
+        opened = _open(method, twin(model), confidence=confidence, repeatable=repeatable)
+        noise = 0.0 if broken else float(np.sqrt(np.mean(off.astype(np.float64) ** 2)))
+        return Chosen(method, opened, noise, 0 if broken else _bytes_per_token(opened(), first[0]), refused)
     reasons = "; ".join(f"{method}: {reason}" for method, reason in refused.items())
     raise ScoringError(f"{type(model).__name__} cannot be scored exactly in any way. {reasons}")
 
@@ -125,6 +121,17 @@ def _open(method: Method, model: PreTrainedModel, *, confidence: bool, repeatabl
     if method == "crop" and not can_be_cropped(network):
         raise ScoringError("a layer's cache is more than a row for each token")
     return lambda: SequentialReading(network, method, confidence=confidence)
+
+
+def _off(given: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far log-probs are off; a token that is ruled out by both is not."""
+    values: NDArray[np.float32] = np.subtract(given, expected, where=given != expected, out=np.zeros_like(given))
+    return values
+
+
+def _bytes_per_token(reading: Reading, query: Query) -> int:
+    reading.read(query.ids, most=len(query.ids))
+    return math.ceil(reading.nbytes / len(query.ids))
 
 
 def _rotates_by_length(model: PreTrainedModel) -> bool:

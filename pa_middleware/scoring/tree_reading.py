@@ -6,7 +6,7 @@ which branch was taken, its rows join the chain by copy; the other branches are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pa_middleware.scoring.token_tree import ROOT, TokenTree, common_length
 from pa_middleware.scoring.tree_attention import Kind, TreePass, running
 
 _MOST_BRANCHES = 4 * CHUNK
-"""Rows of the tree beyond which branches of earlier calls are forgotten."""
+"""Rows of the tree beyond which branches are forgotten; bounds its memory."""
 BLOCK = 64
 """Where repeatable readings cut a prompt: at multiples of it, whatever was read before."""
 
@@ -60,10 +60,13 @@ class TreeReading:
         self._follow(ids)
         self._read_chunks(ids, 0, most)
 
-    @torch.inference_mode()
     def answer(  # noqa: D102
         self, queries: Sequence[Query], *, most: int | None = None
     ) -> list[NDArray[np.float32]]:
+        return [values for group in _groups(queries) for values in self._answer(group, most)]
+
+    @torch.inference_mode()
+    def _answer(self, queries: Sequence[Query], most: int | None) -> list[NDArray[np.float32]]:
         common = _common_prompt(queries)
         if self._repeatable:
             self._read_blocks(common, most)
@@ -201,6 +204,20 @@ class TreeReading:
         if self._hidden is None:
             raise RuntimeError("the tree was not forwarded")
         return self._hidden
+
+
+def _groups(queries: Sequence[Query]) -> Iterator[list[Query]]:
+    """The queries in order, in groups that make a tree of bounded size."""
+    group: list[Query] = []
+    size = 0
+    for query in queries:
+        new = len(query.ids) - min(query.start, group[0].start if group else query.start)
+        if group and size + new > _MOST_BRANCHES:
+            yield group
+            group, size = [], 0
+        group.append(query)
+        size += new
+    yield group
 
 
 def _common_prompt(queries: Sequence[Query]) -> Ids:

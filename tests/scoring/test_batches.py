@@ -28,7 +28,7 @@ def _new(before: Ids, ids: Ids) -> int:
 
 @given(Sequences, st.integers(0, 20))
 def test_every_sequence_is_in_exactly_one_portion(sequences: list[Ids], tokens: int) -> None:
-    together = portions(sequences, tokens=tokens)
+    together = portions(sequences, [0] * len(sequences), tokens=tokens)
     assert sorted(number for portion in together for number in portion) == list(range(len(sequences)))
     assert all(together)
 
@@ -38,7 +38,7 @@ def test_a_portion_has_no_more_new_tokens_than_allowed_unless_it_is_one_sequence
     sequences: list[Ids], tokens: int
 ) -> None:
     before: Ids = ()
-    for portion in portions(sequences, tokens=tokens):
+    for portion in portions(sequences, [0] * len(sequences), tokens=tokens):
         new = 0
         for number in portion:
             new += _new(before, sequences[number])
@@ -48,19 +48,19 @@ def test_a_portion_has_no_more_new_tokens_than_allowed_unless_it_is_one_sequence
 
 @given(Sequences)
 def test_all_that_sequences_share_is_new_once(sequences: list[Ids]) -> None:
-    order = [sequences[number] for portion in portions(sequences, tokens=5) for number in portion]
+    order = [sequences[number] for portion in portions(sequences, [0] * len(sequences), tokens=5) for number in portion]
     new = sum(_new(before, ids) for before, ids in zip([(), *order], order, strict=False))
     assert new == len({ids[:length] for ids in sequences for length in range(1, len(ids) + 1)})
 
 
 def test_a_bound_of_nothing_keeps_every_sequence_alone() -> None:
-    assert portions([(1, 2), (1, 2), (1,), (3,)], tokens=0) == [[2], [0], [1], [3]]
+    assert portions([(1, 2), (1, 2), (1,), (3,)], [0] * 4, tokens=0) == [[2], [0], [1], [3]]
 
 
 def test_the_steps_of_a_run_come_one_after_the_other() -> None:
     runs = [tuple(range(100 * run, 100 * run + 30)) for run in range(3)]
     mixed = [run[:length] for length in (10, 20, 30) for run in runs]
-    order = [mixed[number] for portion in portions(mixed, tokens=25) for number in portion]
+    order = [mixed[number] for portion in portions(mixed, [0] * len(mixed), tokens=25) for number in portion]
     assert order == [run[:length] for run in runs for length in (10, 20, 30)]
 
 
