@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, act, run, say, simple
+from guard.agents import ByArgument, Failing, act, run, say, simple
 from langchain_core.messages import AIMessage
 
-from pa_middleware import Rules
+from pa_middleware import Rules, Step, StepScore
 
 
 def test_the_best_of_all_draws_is_taken_after_one_score_call() -> None:
@@ -64,3 +66,21 @@ def test_the_best_still_has_to_pass_the_threshold() -> None:
     (record,) = run(builder.compile())["pa"]
     assert (record["decision"], record["reason"], record["score"]) == ("abstain", "below_threshold", -1.0)
     assert world.ran == []
+
+
+@pytest.mark.parametrize(("margin", "taken"), [(0.0, 2), (1e-3, 0)])
+def test_scores_that_differ_by_rounding_are_a_tie(margin: float, taken: int) -> None:
+    class Rounded(ByArgument):
+        def score(self, steps: Sequence[Step]) -> list[StepScore]:
+            return [replace(score, least_margin=margin) for score in super().score(steps)]
+
+    replies = [say(score) for score in (1.0, 0.5, 1.0001)]
+    builder, _ = simple(replies, Rules(draws=3, select="best"), Rounded((-1.0, -0.5, -1.0001)))
+    assert run(builder.compile())["pa"][0]["selected"] == taken
+
+
+@pytest.mark.parametrize("margin", [-1.0, float("nan"), float("inf")])
+def test_a_margin_that_is_none_is_a_scorer_error(margin: float) -> None:
+    scorer = Failing(lambda steps: [replace(score, least_margin=margin) for score in ByArgument().score(steps)])
+    builder, _ = simple([say(1)], Rules(draws=1, threshold=0.0), scorer)
+    assert run(builder.compile())["pa"][0]["reason"] == "scorer_error"
