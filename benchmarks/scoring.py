@@ -1,6 +1,9 @@
 """What the scoring engine costs, next to the official arithmetic, to a bare forward, and to generating the actions.
 
-    python -m benchmarks.scoring [--model smollm2|tiny] [--only live,floor,...] [--json FILE]
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.scoring [--model smollm2|tiny] [--only live,floor,...] [--json FILE]
+
+Without that variable threads that wait for each other spin, which counts as CPU time, and the more of it the more else
+runs on the machine.
 
 A trajectory of 1,000 tokens of system message and tools, then steps of 150 observation and 60 action tokens, is scored
 step by step. All that is compared takes turns in one process. Times are CPU seconds unless they say otherwise; what

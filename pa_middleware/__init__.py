@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pa_middleware.guard import Decision, Guard, GuardError, GuardState, Rules, RulesError
     from pa_middleware.scoring.errors import ScoringError
+    from pa_middleware.scoring.lora import LoraPair
     from pa_middleware.scoring.pair import ModelPair
     from pa_middleware.scoring.scorer import Scorer, Step, StepScore
     from pa_middleware.tracing import record
@@ -20,6 +21,7 @@ _HOME = {
     "Guard": "guard",
     "GuardError": "guard",
     "GuardState": "guard",
+    "LoraPair": "scoring.lora",
     "ModelPair": "scoring.pair",
     "Rules": "guard",
     "RulesError": "guard",
@@ -35,6 +37,7 @@ __all__ = [
     "Guard",
     "GuardError",
     "GuardState",
+    "LoraPair",
     "ModelPair",
     "Rules",
     "RulesError",
