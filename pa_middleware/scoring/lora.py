@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pa_middleware.scoring.checkpoints import load
 from pa_middleware.scoring.errors import PairError
 from pa_middleware.scoring.pair import ModelPair
 from pa_middleware.scoring.twin import twin
@@ -78,16 +79,13 @@ class LoraPair(ModelPair):
             settings: everything else `ModelPair` takes.
 
         Raises:
+            PairError: the base lacks weights.
             OSError: a checkpoint cannot be found or read.
         """
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-        weights: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-        model = PeftModel.from_pretrained(weights.to(device), str(adapter), adapter_name="policy", use_safetensors=True)
+        weights, tokenizer = load(base, dtype=dtype, device=device)
+        model = PeftModel.from_pretrained(weights, str(adapter), adapter_name="policy", use_safetensors=True)
         if reference_adapter is not None:
             model.load_adapter(str(reference_adapter), adapter_name="reference", use_safetensors=True)
         settings.setdefault("name", (str(adapter), str(reference_adapter or base)))

@@ -16,6 +16,7 @@ from pa_middleware.scoring.advantage import Order, TokenAggregation, action_scor
 from pa_middleware.scoring.background import Background
 from pa_middleware.scoring.batches import TOKENS, portions
 from pa_middleware.scoring.causal_lm import CausalLM
+from pa_middleware.scoring.checkpoints import check_same_vocabulary, load
 from pa_middleware.scoring.conversations import Conversations, Readings
 from pa_middleware.scoring.errors import ContextLengthError, PairError
 from pa_middleware.scoring.overlap import Overlap
@@ -69,7 +70,8 @@ class ModelPair:
             longest ago are forgotten beyond it.
         repeatable: give the same bits for the same step, whatever was scored before, by reading prompts in fixed blocks
             and keeping nothing of the candidates. Costs about a third more tokens. By default only where weights are of
-            half precision, for there the order of reading moves a log-prob by tenths of a nat.
+            half precision, for there the order of reading moves a log-prob by tenths of a nat, and where a tree of
+            candidates can be read at all.
         confidence: read the policy's per-token confidence off the same rows; see `CandidateScore.confidence`.
         name: `policy` and `reference` as traces should call them.
 
@@ -106,8 +108,10 @@ class ModelPair:
         action_score([-1.0], [-1.0], beta=beta, aggregation=aggregation, order=order)  # refuses unknown settings now
         half = any(model.dtype.itemsize < 4 for model in (policy, reference))
         self.repeatable = half if repeatable is None else repeatable
-        self.policy = CausalLM(policy, repeatable=self.repeatable, confidence=confidence)
-        self.reference = CausalLM(reference, repeatable=self.repeatable)
+        self.policy, self.reference = self._readable(policy, reference, confidence)
+        if repeatable is None and half and "anew" in (self.policy.chosen.method, self.reference.chosen.method):
+            self.repeatable = False  # where it would cost the whole history at every step, it has to be asked for
+            self.policy, self.reference = self._readable(policy, reference, confidence)
         self.conversations = Conversations(
             lambda: (self.policy.open(), self.reference.open()),
             budget=cache_bytes,
@@ -164,21 +168,10 @@ class ModelPair:
             PairError: the tokenizers give different ids, or a checkpoint lacks weights.
             OSError: a checkpoint cannot be found or read.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        def load(path: str | Path, **where: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **where
-            )
-            model, report = loaded
-            if missing := sorted(report["missing_keys"]):
-                raise PairError(f"{path} lacks {len(missing)} weights, first {missing[0]!r}; they would be random")
-            return model.to(device), tokenizer
-
-        policy_model, tokenizer = load(policy, revision=policy_revision, gguf_file=policy_gguf)
-        reference_model, reference_tokenizer = load(reference, revision=reference_revision, gguf_file=reference_gguf)
-        _check_same_vocabulary(tokenizer, reference_tokenizer)
+        places: dict[str, Any] = {"dtype": dtype, "device": device}
+        policy_model, tokenizer = load(policy, revision=policy_revision, gguf_file=policy_gguf, **places)
+        reference_model, theirs = load(reference, revision=reference_revision, gguf_file=reference_gguf, **places)
+        check_same_vocabulary(tokenizer, theirs)
         settings.setdefault("name", (str(policy), str(reference)))
         return cls(policy_model, reference_model, tokenizer, **settings)
 
@@ -229,6 +222,14 @@ class ModelPair:
         noise = math.hypot(self.policy.chosen.noise, self.reference.chosen.noise)
         grows = {"sum": math.sqrt(tokens), "mean": 1 / math.sqrt(tokens)}.get(self.aggregation, 1.0)
         return 3 * math.sqrt(2) * self.beta * noise * grows
+
+    def _readable(
+        self, policy: PreTrainedModel, reference: PreTrainedModel, confidence: bool
+    ) -> tuple[CausalLM, CausalLM]:
+        return (
+            CausalLM(policy, repeatable=self.repeatable, confidence=confidence),
+            CausalLM(reference, repeatable=self.repeatable),
+        )
 
     def _answers(
         self, fitted: Sequence[_Fitted], conversations: Sequence[str | None]
@@ -322,14 +323,3 @@ class ModelPair:
 
 def _name(model: PreTrainedModel, fallback: str) -> str:
     return str(getattr(model.config, "name_or_path", "") or fallback)
-
-
-def _check_same_vocabulary(policy: PreTrainedTokenizerBase, reference: PreTrainedTokenizerBase) -> None:
-    ours, theirs = policy.get_vocab(), reference.get_vocab()
-    differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
-    if differing:
-        token = differing[0]
-        raise PairError(
-            f"the tokenizers differ in {len(differing)} tokens, first {token!r}: id {ours.get(token)} in the policy, "
-            f"{theirs.get(token)} in the reference. A pair shares one tokenizer: did the policy come from this model?"
-        )

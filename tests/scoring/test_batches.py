@@ -57,6 +57,10 @@ def test_a_bound_of_nothing_keeps_every_sequence_alone() -> None:
     assert portions([(1, 2), (1, 2), (1,), (3,)], [0] * 4, tokens=0) == [[2], [0], [1], [3]]
 
 
+def test_candidates_take_room_in_a_portion_too() -> None:
+    assert portions([(1, 2)] * 4, [4, 4, 4, 4], tokens=10) == [[0, 1], [2, 3]]
+
+
 def test_the_steps_of_a_run_come_one_after_the_other() -> None:
     runs = [tuple(range(100 * run, 100 * run + 30)) for run in range(3)]
     mixed = [run[:length] for length in (10, 20, 30) for run in runs]

@@ -98,6 +98,15 @@ def test_only_half_precision_is_repeatable_by_default(tiny: Build, models: Model
     assert not ModelPair(*half, TOKENIZER, repeatable=False).repeatable
 
 
+def test_where_it_would_cost_the_whole_history_repeatable_has_to_be_asked_for(tiny: Build) -> None:
+    one, other = (tiny("qwen3_next", len(TOKENIZER), seed=seed, initializer_range=0.1) for seed in (1, 2))
+    half = (one.to(torch.bfloat16), other.to(torch.bfloat16))  # type: ignore[arg-type]
+    pair = ModelPair(*half, TOKENIZER)
+    assert (pair.repeatable, pair.policy.chosen.method) == (False, "copy")
+    asked = ModelPair(*half, TOKENIZER, repeatable=True)
+    assert (asked.repeatable, asked.policy.chosen.method) == (True, "anew")
+
+
 def test_no_score_depends_on_what_is_kept(models: Models) -> None:
     steps = _run("hotel", 6)
     pair = ModelPair(*models, TOKENIZER)

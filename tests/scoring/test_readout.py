@@ -86,7 +86,7 @@ def test_certainty_is_zero_where_nothing_is_preferred_and_entropy_where_all_is()
     assert given[0, 1] == 0
 
 
-def test_a_token_that_is_ruled_out_adds_nothing_to_the_entropy() -> None:
+def test_a_token_that_is_ruled_out_counts_in_no_statistic() -> None:
     logits = torch.tensor([[0.0, 0.0, -torch.inf]])
     given = read_out(lambda _: logits.clone(), torch.zeros(1, 1), torch.tensor([0]), torch.tensor([1]), confidence=True)
-    torch.testing.assert_close(given[0, :2], torch.tensor([-math.log(2), math.log(2)]))
+    torch.testing.assert_close(given[0], torch.tensor([-math.log(2), math.log(2), -math.log(2), 0.0]))

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from plain import VOCABULARY, assert_exact, embedded, ids, queries
 from transformers import PreTrainedModel
 
 from pa_middleware.scoring.causal_lm import CausalLM
+from pa_middleware.scoring.errors import ScoringError
 from pa_middleware.scoring.reading import CHUNK, Query
 from pa_middleware.scoring.tree_reading import BLOCK, TreeReading
 
@@ -103,3 +105,26 @@ def test_memory_counts_buffers_and_hidden_states(tiny: Build) -> None:
     assert reading.nbytes == 100 * per_token
     reading.answer(queries(ids(0, 100), ids(1, 7)), most=100)
     assert reading.nbytes >= 107 * per_token + 7 * 32 * 4
+
+
+def test_however_many_candidates_there_are_the_tree_has_a_bounded_size(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    lm = CausalLM(model)
+    prompt = ids(0, 100)
+    asked = queries(prompt, *(ids(seed, 60) for seed in range(1, 101)))
+    reading = lm.open()
+    given = lm.answer(asked, reading)
+    assert reading.nbytes < (100 + 6 * CHUNK) * lm.chosen.bytes_per_token * 2
+    assert_exact(model, asked[::9], given[::9])
+
+
+def test_a_token_that_the_model_rules_out_does_not_decide_how_it_is_read(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head.register_forward_hook(lambda _, __, logits: logits.index_fill(-1, torch.arange(0, VOCABULARY, 2), -torch.inf))
+    lm = CausalLM(model, confidence=True)
+    assert lm.chosen.method == "cascade"
+    (values,) = lm.answer(queries((1, 2, 3), (1, 5, 7)), lm.open())
+    assert np.isfinite(values).all()
+    with pytest.raises(ScoringError, match="not finite"):
+        lm.answer(queries((1, 2, 3), (1, 4, 7)), lm.open())
