@@ -52,6 +52,7 @@ from benchmarks.scoring_models import (
     queries,
     trajectory,
 )
+from pa_middleware.scoring.cache_names import cache_argument
 from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.reading import Ids
 
@@ -315,7 +316,7 @@ def generate(model: PreTrainedModel, new: Ids, cache: Any) -> Ids:
     ids = torch.tensor([new])
     action = []
     for _ in range(ACTION + 1):
-        logits = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+        logits = model(input_ids=ids, **cache_argument(model, cache), use_cache=True, logits_to_keep=1).logits
         ids = logits[:, -1].argmax(dim=-1, keepdim=True)
         action.append(int(ids))
     return tuple(action[:ACTION])
@@ -328,7 +329,7 @@ def overhead(pair: Pair, tokens: Tokens, repeats: int) -> Ratios:
     before = tokens.draw(GENERATED_AT - OBSERVATION)
     cache = DynamicCache(config=pair.bare.config)
     with torch.inference_mode():
-        pair.bare(input_ids=torch.tensor([before]), past_key_values=cache, logits_to_keep=1)
+        pair.bare(input_ids=torch.tensor([before]), **cache_argument(pair.bare, cache), logits_to_keep=1)
     policy, reference, ahead = pair.policy.open(), pair.reference.open(), pair.reference.open()
     columns: dict[str, list[float]] = {}
     for number in range(repeats + 1):

@@ -23,6 +23,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pa_middleware.scoring.cache_names import cache_argument, cache_of
 from pa_middleware.scoring.rendering import Renderer
 from pa_transformers.prompt_cache import PromptReader
 from pa_transformers.tool_calls import parse_tool_calls
@@ -138,7 +139,7 @@ class LocalChatModel(BaseChatModel):
             logits, past = read.logits.expand(rows, -1), read.cache(rows)
         else:
             output = self.model(input_ids=torch.tensor([list(prompt)] * rows, device=device), use_cache=True)
-            logits, past = output.logits[:, -1], output.past_key_values
+            logits, past = output.logits[:, -1], cache_of(output)
         draws: list[list[int]] = [[] for _ in range(rows)]
         while True:
             chosen = self._choose(logits)
@@ -147,8 +148,8 @@ class LocalChatModel(BaseChatModel):
                     draw.append(token)
             if all(draw[-1] in self._stop_ids or len(draw) == self.max_new_tokens for draw in draws):
                 return draws
-            output = self.model(input_ids=chosen.to(device), past_key_values=past, use_cache=True)
-            logits, past = output.logits[:, -1], output.past_key_values
+            output = self.model(input_ids=chosen.to(device), **cache_argument(self.model, past), use_cache=True)
+            logits, past = output.logits[:, -1], cache_of(output)
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:
         """The next token of each row, int64 [rows, 1]."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pa_middleware.scoring.cache_names import cache_argument, cache_of
+
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
@@ -68,16 +70,17 @@ class PromptReader:
             past = _cache((key[:, :, :shared], value[:, :, :shared]) for key, value in latest.layers)
         output = self._model(
             input_ids=torch.tensor([list(prompt[shared:])], device=self._model.device),
-            past_key_values=past,
+            **cache_argument(self._model, past),
             use_cache=True,
             logits_to_keep=1,
         )
-        layers = _plain_layers(output.past_key_values)
+        layers = _plain_layers(cache_of(output))
         if layers is None:
             self._reusable = False
             return None
-        self._latest = ReadPrompt(tuple(prompt), layers, output.logits[0, -1])
-        return self._latest
+        read = ReadPrompt(tuple(prompt), layers, output.logits[0, -1])
+        self._latest = read
+        return read  # not what is kept: another thread may have put its own there
 
 
 def _cache(layers: Any) -> DynamicCache:

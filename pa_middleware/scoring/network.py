@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
+from pa_middleware.scoring.cache_names import cache_argument
 from pa_middleware.scoring.errors import ScoringError
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ class Network:
             positions: int64 [n]; by default they follow the cache.
             cache: written to; None reads the tokens alone.
         """
-        arguments: dict[str, Any] = {} if positions is None else {"position_ids": positions[None]}
+        arguments = cache_argument(self._backbone, cache)
+        if positions is not None:
+            arguments["position_ids"] = positions[None]
         output = self._backbone(
             input_ids=torch.tensor([ids], device=self.device),
-            past_key_values=cache,
             use_cache=cache is not None,
             **arguments,
         )

@@ -11,6 +11,8 @@ from pa_transformers.prompt_cache import PromptReader
 from plain import VOCABULARY, ids
 from transformers import PreTrainedModel
 
+from pa_middleware.scoring.cache_names import cache_argument
+
 Build = Callable[..., PreTrainedModel]
 PLAIN = ["llama", "qwen3", "gpt2"]
 SLIDING = ["mistral", "gemma3"]
@@ -133,7 +135,7 @@ def test_what_is_kept_is_never_changed(tiny: Build, architecture: str) -> None:
     kept = [tensor for layer in read.layers for tensor in layer] + [read.logits]
     before = [tensor.clone() for tensor in kept]
     with torch.no_grad():
-        model(input_ids=torch.tensor([[3], [4]]), past_key_values=read.cache(2), use_cache=True)
+        model(input_ids=torch.tensor([[3], [4]]), **cache_argument(model, read.cache(2)), use_cache=True)
     for prompt in _prompts(3, 10):
         reader.read([*range(15), *prompt])
     read.cache(4).crop(-3)
@@ -146,6 +148,8 @@ def test_a_cache_goes_on_in_rows_of_its_own(tiny: Build) -> None:
     read = PromptReader(model).read(list(range(9)))
     assert read is not None
     with torch.no_grad():
-        after = model(input_ids=torch.tensor([[3], [4]]), past_key_values=read.cache(2), use_cache=True).logits[:, -1]
+        after = model(
+            input_ids=torch.tensor([[3], [4]]), **cache_argument(model, read.cache(2)), use_cache=True
+        ).logits[:, -1]
     for row, token in zip(after, (3, 4), strict=True):
         torch.testing.assert_close(row, _naive(model, [*range(9), token]), atol=1e-4, rtol=1e-4)

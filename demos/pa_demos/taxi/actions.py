@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pa_middleware.scoring.cache_names import cache_argument
+
 from .environment import ACTION_COUNT, STATE_COUNT, active_states
 from .prompt import ACTION_TEXTS, prompt_text
 
@@ -101,7 +103,7 @@ class ActionTable:
         visible = self._visible[rows]
         shared = self._prefix.shape[1]
         cache = DynamicCache(config=model.config)
-        model.model(input_ids=self._prefix, past_key_values=cache, use_cache=True)
+        model.model(input_ids=self._prefix, **cache_argument(model.model, cache), use_cache=True)
         for layer in cache.layers:
             layer.keys = layer.keys.expand(len(rows), -1, -1, -1)  # type: ignore[union-attr]
             layer.values = layer.values.expand(len(rows), -1, -1, -1)  # type: ignore[union-attr]
@@ -111,7 +113,7 @@ class ActionTable:
             input_ids=self._rows[rows],
             position_ids=self._positions[rows],
             attention_mask=mask[:, None],
-            past_key_values=cache,
+            **cache_argument(model.model, cache),
             use_cache=True,
         ).last_hidden_state[:, -self._nodes :]
         log_probs = torch.log_softmax(model.lm_head(hidden), dim=-1)  # [B, nodes, vocabulary]

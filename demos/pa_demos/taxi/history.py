@@ -13,6 +13,8 @@ import torch
 from langchain_core.messages import BaseMessage, ToolMessage
 from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pa_middleware.scoring.cache_names import cache_argument
+
 from .actions import ActionTable, tabulate
 from .agreement import choices, compare, named
 from .environment import BETA, MALFORMED, Taxi
@@ -85,11 +87,11 @@ def _action_log_probs(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFas
     read, rows = 0, []
     for prompt in prompts:
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        first = model(torch.tensor([ids[read:]]), past_key_values=cache, use_cache=True).logits[:, -1:]
+        first = model(torch.tensor([ids[read:]]), **cache_argument(model, cache), use_cache=True).logits[:, -1:]
         read = len(ids)
         branches = copy.deepcopy(cache)
         branches.batch_repeat_interleave(len(actions))
-        rest = model(targets[:, :-1], past_key_values=branches, use_cache=True).logits
+        rest = model(targets[:, :-1], **cache_argument(model, branches), use_cache=True).logits
         log_probs = torch.log_softmax(torch.cat([first.expand(len(actions), -1, -1), rest], dim=1), dim=-1)
         rows.append((log_probs.gather(-1, targets[:, :, None])[:, :, 0] * real).sum(dim=-1))
     return np.asarray(torch.stack(rows).double().numpy())
