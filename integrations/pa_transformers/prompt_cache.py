@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pa_middleware.scoring.cache_names import cache_argument, cache_of
+from pa_middleware.scoring.sequential_reading import can_be_cropped
+from pa_middleware.scoring.token_tree import common_length
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -63,8 +65,7 @@ class PromptReader:
             return latest
         shared = 0
         if latest is not None:
-            while shared < min(len(prompt) - 1, len(latest.ids)) and prompt[shared] == latest.ids[shared]:
-                shared += 1
+            shared = min(len(prompt) - 1, common_length(tuple(prompt), latest.ids))
         past = None
         if latest is not None and shared:
             past = _cache((key[:, :, :shared], value[:, :, :shared]) for key, value in latest.layers)
@@ -91,13 +92,10 @@ def _cache(layers: Any) -> DynamicCache:
 
 def _may_be_plain(model: PreTrainedModel) -> bool:
     """False if the config alone tells that some layer's cache is no plain one; saves a pass that would be in vain."""
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-
     try:
-        layers = DynamicCache(config=model.config).layers
+        return can_be_cropped(model)
     except (AttributeError, KeyError):  # layers of a kind that transformers has no cache for
         return False
-    return all(type(layer) is DynamicLayer for layer in layers)
 
 
 def _plain_layers(cache: Any) -> Layers | None:

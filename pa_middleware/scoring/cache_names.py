@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import cache as remember
 from typing import Any
 
 from torch import nn
@@ -10,8 +12,12 @@ from torch import nn
 
 def cache_argument(model: nn.Module, cache: Any) -> dict[str, Any]:
     """The argument that hands a cache to a model's forward."""
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    return {name: cache}
+    return {_argument(type(model).forward): cache}
+
+
+@remember  # asked at every pass
+def _argument(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def cache_of(output: Any) -> Any:

@@ -7,7 +7,7 @@ sequence, is left out. Windows are narrowed for the check, so that a short probe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -118,7 +118,7 @@ def _open(method: Method, model: PreTrainedModel, *, confidence: bool, repeatabl
     network = Network(model)
     if repeatable and method != "anew":
         raise ScoringError("what it forwards together depends on what is kept")
-    if method == "crop" and not can_be_cropped(network):
+    if method == "crop" and not can_be_cropped(model):
         raise ScoringError("a layer's cache is more than a row for each token")
     return lambda: SequentialReading(network, method, confidence=confidence)
 
@@ -142,19 +142,14 @@ def _rotates_by_length(model: PreTrainedModel) -> bool:
 
 def _trust(reading: TreeReading, model: PreTrainedModel) -> None:
     """The tree attention was really used, and told of every window there is."""
+    from transformers import DynamicCache
+
     done = reading.last_pass
     if done is None or not done.called:
         raise ScoringError("its layers do not attend through transformers' attention interface")
-    kinds = {kind for kind, _ in _cache_layers(model)}
+    kinds = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers}
     if kinds - {"DynamicLayer"} and not done.windowed:
         raise ScoringError(f"its caches are {', '.join(sorted(kinds))}, and no layer told of a window")
-
-
-def _cache_layers(model: PreTrainedModel) -> Iterator[tuple[str, object]]:
-    from transformers import DynamicCache
-
-    for layer in DynamicCache(config=model.config).layers:
-        yield type(layer).__name__, layer
 
 
 def _narrow(model: PreTrainedModel) -> None:

@@ -22,7 +22,7 @@ from pa_middleware.scoring.readout import read_out
 from pa_middleware.scoring.token_tree import common_length
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
+    from transformers import DynamicCache, PreTrainedModel
 
 Keeping = Literal["crop", "copy", "anew"]
 
@@ -135,12 +135,12 @@ class SequentialReading:
         return values.cpu().numpy()
 
 
-def can_be_cropped(network: Network) -> bool:
+def can_be_cropped(model: PreTrainedModel) -> bool:
     """Whether every layer's cache holds a row for each token and nothing else, so that any prefix of it is valid."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=network.model.config).layers)
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 def _crop(cache: DynamicCache, length: int) -> None:
