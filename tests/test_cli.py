@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, StateGraph
 from typer.testing import CliRunner, Result
 
-from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
+from pa_middleware import Guard, GuardState, Step, StepScore, record
 from pa_middleware.cli import app
 from pa_middleware.scoring.scorer import CandidateScore
 from pa_middleware.tracing import read
@@ -39,7 +39,7 @@ def trace_file(tmp_path: Path) -> Path:
     builder = StateGraph(GuardState)
     file = tmp_path / "trace.jsonl"
     with record(file):
-        builder.add_node("agent", Guard(_Always(), Rules(threshold=-0.5, on_low="flag")).node(agent))
+        builder.add_node("agent", Guard(_Always(), enforced(threshold=-0.5, on_low="flag")).node(agent))
         builder.add_edge(START, "agent")
         graph = builder.compile()
         for conversation in "abc":

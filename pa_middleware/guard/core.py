@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
-from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard import place
+from pa_middleware.guard.errors import GuardError, RulesError
 from pa_middleware.guard.record import RECORDS, Record
 from pa_middleware.guard.rules import Rules
+from pa_middleware.guard.tiers import is_pattern
+from pa_middleware.guard.timed import ScorerCalls
 from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
+
+logger = logging.getLogger(__name__)
 
 History = Callable[[Any], Sequence[BaseMessage]]
 """State -> the messages the model was shown, where that is not the whole conversation."""
@@ -34,12 +41,39 @@ class GuardCore:
     """None until given, or taken from the tools node that the gate is placed on."""
     adopted: bool = False
     """The tools were taken from a tools node."""
+    live: bool = False
+    """Draws stream as they are made, rejected ones too, and are retracted afterwards."""
+    calls: ScorerCalls = field(init=False)
+    _warned: bool = False
+
+    def __post_init__(self) -> None:
+        self.calls = ScorerCalls(self.scorer, self.rules.scoring_timeout)
+
+    def check(self, config: RunnableConfig) -> None:
+        """See to it, before anything is drawn, that the graph can keep what the rules promise.
+
+        Raises:
+            GuardError: a human may be asked, and without a checkpointer could never answer.
+        """
+        if self.rules.escalates and not place.can_wait(config):
+            raise GuardError(
+                "the rules escalate to a human, and this graph has no checkpointer to wait with: the run could never "
+                "be resumed; compile(checkpointer=...) and give the run a thread_id, or choose another on_low and "
+                "on_scorer_error"
+            )
+        if not self._warned and place.may_lose_decisions(config):
+            self._warned = True
+            logger.warning(
+                "this graph keeps checkpoints, but not with durability='sync': after a crash a tool may have run whose "
+                "decision was never stored; pass durability='sync' to invoke or stream"
+            )
 
     def adopt(self, tools: Mapping[str, BaseTool] | None) -> None:
         """Take the tools of a tools node for those the model is shown, unless they were given."""
         if not tools or (self.tools is not None and not self.adopted):
             return
         found = tuple(tools.values())
+        check_names(self.rules, found)
         if self.tools is not None and template_tools(self.tools) != template_tools(found):
             raise GuardError(
                 "the guard stands before a tools node with other tools already, and a score is taken under one list of "
@@ -71,6 +105,18 @@ class GuardCore:
         return list(records)
 
 
+def check_names(rules: Rules, tools: Sequence[Tool]) -> None:
+    """Refuse a tier for a tool that is not there: a name misspelt would leave the right one in no tier.
+
+    Raises:
+        RulesError: a name among `rules.tools` is none of the tools; globs may match nothing.
+    """
+    names = [schema["function"]["name"] for schema in template_tools(tools)]
+    for name in rules.tools:
+        if name not in names and not is_pattern(name):
+            raise RulesError(f"tools[{name!r}] has no effect: no tool is called so; the tools are {', '.join(names)}")
+
+
 def read_key(state: Any, key: str) -> Any:
     """A key of a state that is a dict, a dataclass or a pydantic model; None if it has none."""
     return state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
@@ -98,12 +144,3 @@ def own_copy(state: Any) -> Any:
 
 def _fields(state: Any) -> list[str]:
     return [field.name for field in fields(state)] if is_dataclass(state) else list(vars(state))
-
-
-def last_action(messages: Sequence[BaseMessage]) -> tuple[AIMessage | None, list[BaseMessage]]:
-    """The conversation's latest action and the messages after it."""
-    for index in range(len(messages) - 1, -1, -1):
-        message = messages[index]
-        if isinstance(message, AIMessage):
-            return message, list(messages[index + 1 :])
-    return None, []

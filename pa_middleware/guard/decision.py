@@ -16,7 +16,18 @@ Decision = Literal["pass", "resample", "flag", "block", "escalate", "abstain"]
 """
 
 Reason = Literal[
-    "above_threshold", "no_threshold", "best_of", "below_threshold", "budget_exhausted", "not_scored", "scorer_error"
+    "above_threshold",
+    "no_threshold",
+    "best_of",
+    "below_threshold",
+    "budget_exhausted",
+    "not_scored",
+    "scorer_error",
+    "human",
 ]
 """Why: `budget_exhausted` is low with no draws left for the run, `not_scored` means no candidate could be scored (empty
-or malformed actions), `scorer_error` that the scorer itself failed, `best_of` that the best draw was taken unjudged."""
+or malformed actions), `scorer_error` that the scorer itself failed, `best_of` that the best draw was taken unjudged,
+`human` that a human decided what the rules had escalated."""
+
+HumanDecision = Literal["approve", "edit", "reject", "respond"]
+"""What a human makes of an escalated tool call: it runs, it runs otherwise, it does not, or the human answers it."""

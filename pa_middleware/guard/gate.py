@@ -1,24 +1,28 @@
 """The gate before the tools: what was scored is what runs, and nothing else.
 
 It finds the message that is about to be acted on and its record, and compares them. A call that was blocked, or that is
-not the one that was scored, is answered by an error message and never reaches the tools; the others run.
-"""
+not the one that was scored, is answered by an error message and never reaches the tools; the others run. Where the
+rules escalate, a human is asked first."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from langchain_core.messages import AIMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import Command
 
-from pa_middleware.guard.core import GuardCore, changed, last_action
+from pa_middleware.guard.core import GuardCore, changed
 from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.node import Node, check_function, in_place_of, is_async, mark, refuse_twice
-from pa_middleware.guard.record import Record, action_digest, call_digest, find
+from pa_middleware.guard.record import RECORDS, Record, action_digest, call_digest, find, last_action
+from pa_middleware.guard.review import Review, review
+from pa_middleware.guard.step import run_immediately
+from pa_middleware.guard.turn import Shown
 
 logger = logging.getLogger(__name__)
 
@@ -33,18 +37,21 @@ class Admission:
 
     state: Any
     """The state as the tools may see it; None if nothing may run."""
-    refusals: tuple[ToolMessage, ...]
+    refusals: tuple[ToolMessage, ...] = ()
     """Answers to the calls that may not."""
+    reviewed: Review | None = None
+    """What a human said, if one was asked."""
 
 
-def admit(core: GuardCore, state: Any) -> Admission:
-    """What may run in this state.
+async def admit(core: GuardCore, state: Any, ask: AskScorer) -> Admission:
+    """What may run in this state, once a human was asked where the rules say so.
 
     Raises:
         GuardError: there is nothing to compare: no conversation, or an action without calls that nobody scored.
+        GraphInterrupt: a human has to be asked first.
     """
-    if core.rules.mode == "shadow":
-        return Admission(state, ())
+    if core.rules.effective_mode == "shadow":
+        return Admission(state)
     if isinstance(state, list) or (isinstance(state, Mapping) and "__type" in state):
         raise GuardError(
             "the gate was sent single tool calls without the state that holds their scores; "
@@ -57,19 +64,30 @@ def admit(core: GuardCore, state: Any) -> Admission:
     record = find(core.records(state), action.id)
     if not action.tool_calls:
         return _admit_text(state, action, record)
+    if record is None or record["decision"] != "escalate" or record["digest"] != action_digest(action):
+        return _admit_calls(core, state, action, after, record)
+    before = messages[: len(messages) - len(after) - 1]
+    earlier = changed(state, core.messages_key, before)
+    shown = Shown(lambda: core.shown(earlier), core.tools or ())
+    reviewed = await review(core, shown, action, record, ask)
+    settled = _admit_calls(core, state, reviewed.action, [*after, *reviewed.answers], reviewed.record)
+    return replace(settled, refusals=(*reviewed.answers, *settled.refusals), reviewed=reviewed)
+
+
+def _admit_calls(
+    core: GuardCore, state: Any, action: AIMessage, after: Sequence[BaseMessage], record: Record | None
+) -> Admission:
+    """Each call held to its entry in the record."""
     scored = list(record["calls"]) if record is not None and record["decision"] in _RUNS else []
     answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
-    judged = [(call, _objection(call, scored)) for call in action.tool_calls if call["id"] not in answered]
-    admitted = [call for call, objection in judged if objection is None]
-    refusals = tuple(
-        ToolMessage(objection, tool_call_id=call["id"] or "", name=call["name"], status="error")
-        for call, objection in judged
-        if objection is not None
-    )
+    judged = [(call, objection(call, scored)) for call in action.tool_calls if call["id"] not in answered]
+    admitted = [call for call, problem in judged if problem is None]
+    refusals = tuple(refusal(call, problem) for call, problem in judged if problem is not None)
     if not admitted:
         return Admission(None, refusals)
-    if len(admitted) == len(action.tool_calls):
-        return Admission(state, ())
+    messages = core.messages(state)
+    if any(message is action for message in messages) and len(admitted) == len(action.tool_calls):
+        return Admission(state)
     narrowed = action.model_copy(update={"tool_calls": admitted})
     shown = [narrowed if message.id == action.id else message for message in messages]
     return Admission(changed(state, core.messages_key, shown), refusals)
@@ -84,7 +102,7 @@ def _admit_text(state: Any, action: AIMessage, record: Record | None) -> Admissi
     return Admission(state, ())
 
 
-def _objection(call: ToolCall, scored: list[Record]) -> str | None:
+def objection(call: ToolCall, scored: list[Record]) -> str | None:
     """Why a call may not run, in words for the model; None if it may. Each scored call stands for one call only."""
     digest = call_digest(call["name"], call["args"])
     for entry in scored:
@@ -95,6 +113,11 @@ def _objection(call: ToolCall, scored: list[Record]) -> str | None:
     return UNSCORED
 
 
+def refusal(call: ToolCall, text: str) -> ToolMessage:
+    """The answer to a call that does not run."""
+    return ToolMessage(text, tool_call_id=call["id"] or "", name=call["name"], status="error")
+
+
 def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str | None = None) -> Any:
     """The tools node behind a gate: a function for a function, a Runnable for a Runnable."""
     refuse_twice(inner)
@@ -103,11 +126,13 @@ def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str |
         core.adopt(getattr(runnable, "tools_by_name", None))
 
         def invoke(state: Any, config: RunnableConfig) -> Any:
-            return _gate(core, state, lambda admitted: runnable.invoke(admitted, config))
+            async def run_now(admitted: Any) -> Any:
+                return runnable.invoke(admitted, config)
+
+            return run_immediately(_gate(core, state, run_now, core.calls.now))
 
         async def ainvoke(state: Any, config: RunnableConfig) -> Any:
-            admission = admit(core, state)
-            return _output(core, admission, await _maybe(admission, lambda seen: runnable.ainvoke(seen, config)))
+            return await _gate(core, state, lambda admitted: runnable.ainvoke(admitted, config), core.calls.aside)
 
         return RunnableLambda(mark(invoke), mark(ainvoke), name=name or runnable.get_name())
 
@@ -116,35 +141,36 @@ def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str |
 
         @in_place_of(inner, name)
         async def agated(state: Any, *args: Any, **injected: Any) -> Any:
-            admission = admit(core, state)
-            return _output(core, admission, await _maybe(admission, lambda seen: inner(seen, *args, **injected)))
+            return await _gate(core, state, lambda seen: inner(seen, *args, **injected), core.calls.aside)
 
         return agated
 
     @in_place_of(inner, name)
     def gated(state: Any, *args: Any, **injected: Any) -> Any:
-        return _gate(core, state, lambda admitted: inner(admitted, *args, **injected))
+        async def run_now(admitted: Any) -> Any:
+            return inner(admitted, *args, **injected)
+
+        return run_immediately(_gate(core, state, run_now, core.calls.now))
 
     return gated
 
 
-def _gate(core: GuardCore, state: Any, run: Callable[[Any], Any]) -> Any:
-    admission = admit(core, state)
-    return _output(core, admission, None if admission.state is None else run(admission.state))
-
-
-async def _maybe(admission: Admission, run: Callable[[Any], Any]) -> Any:
-    return None if admission.state is None else await run(admission.state)
+async def _gate(core: GuardCore, state: Any, run: Callable[[Any], Awaitable[Any]], ask: AskScorer) -> Any:
+    admission = await admit(core, state, ask)
+    output = None if admission.state is None else await run(admission.state)
+    return _output(core, admission, output)
 
 
 def _output(core: GuardCore, admission: Admission, output: Any) -> Any:
-    """The tools' own output, and the refusals beside it."""
-    if not admission.refusals:
-        return {} if output is None else output
-    answers: dict[str, Any] = {core.messages_key: list(admission.refusals)}
-    if output is None:
-        return answers
+    """The tools' own output, and the answers of guard and human beside it."""
+    answers: dict[str, Any] = {core.messages_key: list(admission.refusals)} if admission.refusals else {}
+    if (reviewed := admission.reviewed) is not None:
+        told = [reviewed.action, *admission.refusals]  # the history shows the calls as they ran
+        answers = {core.messages_key: told, RECORDS: [reviewed.record]}
+    if output is None or not answers:
+        return answers if output is None else output
     if isinstance(output, Mapping) and isinstance(output.get(core.messages_key, []), list):
-        return {**output, core.messages_key: [*output.get(core.messages_key, []), *admission.refusals]}
+        merged = [*output.get(core.messages_key, []), *answers[core.messages_key]]
+        return {**output, **answers, core.messages_key: merged}
     parts = output if isinstance(output, list | tuple) else [output]
     return [*parts, Command(update=answers)]  # LangGraph takes a list only with a Command in it

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.runnables import Runnable
 from langgraph.graph import END, StateGraph
@@ -12,15 +11,15 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from pa_middleware.guard.core import GuardCore, History
-from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.core import History
+from pa_middleware.guard.errors import RulesError
 from pa_middleware.guard.gate import gated_node
 from pa_middleware.guard.install import install_guard
+from pa_middleware.guard.make import make_core
 from pa_middleware.guard.node import Node, guarded_node
 from pa_middleware.guard.route import route_from
 from pa_middleware.guard.rules import Rules
 from pa_middleware.scoring.scorer import Scorer, Tool
-from pa_middleware.tracing import Telemetry
 
 
 class Guard:
@@ -42,6 +41,9 @@ class Guard:
         tracer_provider: where spans go; by default an open `record(...)`, else the global provider.
         meter_provider: where metrics go; by default the global provider.
         logger_provider: where evaluation events go; by default the global provider.
+        stream: `buffered` keeps rejected draws out of every stream, and the accepted message arrives whole. `live`
+            streams every draw as it is made, marked with `pa_draw` in its metadata, and retracts the rejected ones with
+            a custom event `{"pa_retracted": message id}`.
         trace_tokens: write the log-ratio of every token to the spans.
         trace_content: write action text and tool arguments to the spans; by default as the environment variable
             OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says.
@@ -58,27 +60,28 @@ class Guard:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
+        stream: Literal["buffered", "live"] = "buffered",
         trace_tokens: bool = False,
         trace_content: bool | None = None,
     ) -> None:
-        if not isinstance(scorer, Scorer) or isinstance(scorer, type) or iscoroutinefunction(scorer.score):
-            raise GuardError(
-                f"scorer is {scorer!r:.100}; needed: an object with a plain method score(steps), such as a ModelPair"
-            )
-        if not isinstance(rules, Rules):
-            raise GuardError(f"rules is {rules!r:.100}; needed: Rules(...)")
-        telemetry = Telemetry(
-            scorer=type(scorer).__name__,
-            policy_model=str(getattr(scorer, "policy_name", "")),
-            reference_model=str(getattr(scorer, "reference_name", "")),
+        self._core = make_core(
+            scorer,
+            rules,
+            history=history,
+            messages_key=messages_key,
+            tools=None if tools is None else tuple(tools),
+            stream=stream,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             logger_provider=logger_provider,
             token_log_ratios=trace_tokens,
             content=trace_content,
         )
-        given = None if tools is None else tuple(tools)
-        self._core = GuardCore(scorer, rules, telemetry, history, messages_key, given)
+        if rules.trust_human_edits and not rules.escalates:
+            raise RulesError(
+                "trust_human_edits=True has no effect: these rules ask no human; set on_low or on_scorer_error to "
+                "'escalate', or leave it out"
+            )
 
     @property
     def rules(self) -> Rules:

@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from langchain_core.messages import AIMessage
+
 from pa_middleware.guard.decision import Decision, Reason
-from pa_middleware.guard.proposal import Proposal
 from pa_middleware.guard.rules import Rules
+from pa_middleware.guard.tiers import Kind, Tier, kind_of
+from pa_middleware.guard.turn import Proposed
 from pa_middleware.scoring.errors import ScoringError, UnscorableActionError
 from pa_middleware.scoring.scorer import CandidateScore, StepScore
 
@@ -17,11 +20,18 @@ from pa_middleware.scoring.scorer import CandidateScore, StepScore
 class Draw:
     """One draw of a step with its score, or with the error that stands in its place."""
 
-    proposal: Proposal
+    proposal: Proposed
+    tiers: tuple[Tier | None, ...] = ()
+    """Of each tool call, in order; None for one that no tool runs, but that gives the final answer its form."""
     score: CandidateScore | None = None
     least_margin: float = 0.0
     """Scores of this step that differ by no more are equal but for rounding."""
     error: Exception | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Which threshold the action is held to."""
+        return kind_of_action(self.tiers)
 
     @property
     def failed(self) -> bool:
@@ -37,16 +47,28 @@ class Verdict:
     reason: Reason
     selected: int
     """Which draw is taken, or would have been."""
-    blocked: frozenset[int] = frozenset()
-    """Positions of the taken draw's tool calls that must not run."""
+    held: frozenset[int] = frozenset()
+    """Positions of the taken draw's tool calls that must not run, or not before a human said so."""
 
 
-def passes(score: CandidateScore | None, rules: Rules) -> bool:
-    """Whether a score is good enough under the rules; no score never is."""
-    if score is None:
+def passes(draw: Draw, rules: Rules) -> bool:
+    """Whether a draw is good enough under the rules; one without a score never is."""
+    return draw.score is not None and good_enough(draw.score, draw.tiers, rules)
+
+
+def good_enough(score: CandidateScore, tiers: Sequence[Tier | None], rules: Rules) -> bool:
+    """Whether a score is.
+
+    The action is held to the threshold of its kind; with `on_low="block"` each call to that of its own tier as well.
+    """
+    if _is_low(score.score, rules.threshold_of(kind_of_action(tiers))):
         return False
-    held = [score.score, *(call.score for call in score.calls if rules.on_low == "block")]
-    return rules.threshold is None or min(held) >= rules.threshold
+    return rules.on_low != "block" or not _low_calls(score, tiers, rules)
+
+
+def kind_of_action(tiers: Sequence[Tier | None]) -> Kind:
+    """Which threshold an action is held to, from the tiers of its calls."""
+    return kind_of(tier for tier in tiers if tier is not None)
 
 
 def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdict:
@@ -58,44 +80,55 @@ def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdic
         out_of_budget: the run's draws were used up before the step's were.
     """
     best = _best(draws, range(len(draws)))
-    passing = [index for index, draw in enumerate(draws) if passes(draw.score, rules)]
+    passing = [index for index, draw in enumerate(draws) if passes(draw, rules)]
     failed = [index for index, draw in enumerate(draws) if draw.failed]
-    if failed:  # under flag, not one that is known to be low, nor one that cannot be scored
-        flagged = rules.on_scorer_error == "flag"
-        return Verdict(rules.on_scorer_error, "scorer_error", _best(draws, passing or failed) if flagged else best)
+    if failed:  # what may still run is not one that is known to be low, nor one that cannot be scored
+        return _unscored(draws, rules, _best(draws, passing or failed), best)
     if draws[best].score is None:  # an action that cannot be scored never runs
         return Verdict("abstain", "not_scored", best)
     if passing:
         unjudged: Reason = "best_of" if rules.select == "best" else "no_threshold"
         taken = _best(draws, passing) if rules.select == "best" else passing[0]
-        return Verdict("pass", unjudged if rules.threshold is None else "above_threshold", taken)
+        judged = rules.threshold_of(draws[taken].kind) is not None
+        return Verdict("pass", "above_threshold" if judged else unjudged, taken)
     reason: Reason = "budget_exhausted" if out_of_budget else "below_threshold"
     match rules.on_low:
         case "flag":
             return Verdict("flag", reason, best)
-        case "block" if draws[best].proposal.action.tool_calls:
-            return Verdict("block", reason, best, _blocked(draws[best], rules))
-        case _:
+        case "block" | "escalate" as held if draws[best].kind != "final_answer":
+            return Verdict(held, reason, best, _held_calls(draws[best], rules))
+        case _:  # a final answer has no call to hold back
             return Verdict("abstain", reason, best)
 
 
-def check_answer(answer: object, draws: Sequence[Proposal]) -> StepScore:
+def _unscored(draws: Sequence[Draw], rules: Rules, taken: int, best: int) -> Verdict:
+    """The verdict when the scorer failed."""
+    match rules.on_scorer_error:
+        case "flag":
+            return Verdict("flag", "scorer_error", taken)
+        case "escalate" if draws[taken].kind != "final_answer":
+            return Verdict("escalate", "scorer_error", taken, _all_calls(draws[taken]))
+        case _:
+            return Verdict("abstain", "scorer_error", best)
+
+
+def check_answer(answer: object, actions: Sequence[AIMessage]) -> StepScore:
     """A scorer's answer for one step, held to its protocol: finite numbers for each candidate and each scored call.
 
     Raises:
         ScoringError: anything else.
     """
     match answer:
-        case [StepScore(candidates=candidates) as step] if len(candidates) == len(draws):
+        case [StepScore(candidates=candidates) as step] if len(candidates) == len(actions):
             pass
         case _:
             raise ScoringError(
-                f"the scorer did not answer one StepScore with {len(draws)} candidate(s): {answer!r:.200}"
+                f"the scorer did not answer one StepScore with {len(actions)} candidate(s): {answer!r:.200}"
             )
     if not (math.isfinite(step.least_margin) and step.least_margin >= 0):
         raise ScoringError(f"the scorer answered a least margin of {step.least_margin!r}; it is finite and at least 0")
-    for score, proposal in zip(candidates, draws, strict=True):
-        calls = proposal.action.tool_calls
+    for score, action in zip(candidates, actions, strict=True):
+        calls = action.tool_calls
         if score.calls and [call.name for call in score.calls] != [call["name"] for call in calls]:
             raise ScoringError(f"the scorer answered {len(score.calls)} call scores for {len(calls)} tool calls")
         parts = (score.policy_log_prob, score.reference_log_prob, *(call.score for call in score.calls))
@@ -120,10 +153,23 @@ def _best(draws: Sequence[Draw], among: Iterable[int]) -> int:
     return min(index for index, score in even.items() if score.policy_log_prob >= likeliest - margin)
 
 
-def _blocked(draw: Draw, rules: Rules) -> frozenset[int]:
+def _held_calls(draw: Draw, rules: Rules) -> frozenset[int]:
     """The calls that are low themselves; all of them where none stands out, or the scorer does not tell them apart."""
-    calls = range(len(draw.proposal.action.tool_calls))
-    if draw.score is None or rules.threshold is None:
-        return frozenset(calls)
-    low = {index for index, call in enumerate(draw.score.calls) if call.score < rules.threshold}
-    return frozenset(low or calls)
+    low = _low_calls(draw.score, draw.tiers, rules) if draw.score is not None else frozenset()
+    return low or _all_calls(draw)
+
+
+def _low_calls(score: CandidateScore, tiers: Sequence[Tier | None], rules: Rules) -> frozenset[int]:
+    return frozenset(
+        position
+        for position, (call, tier) in enumerate(zip(score.calls, tiers, strict=bool(score.calls)))
+        if tier is not None and _is_low(call.score, rules.threshold_of(tier))
+    )
+
+
+def _all_calls(draw: Draw) -> frozenset[int]:
+    return frozenset(position for position, tier in enumerate(draw.tiers) if tier is not None)
+
+
+def _is_low(score: float, threshold: float | None) -> bool:
+    return threshold is not None and score < threshold

@@ -6,22 +6,23 @@ Runnable with both twins.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import BaseModel
 
-from pa_middleware.guard.core import GuardCore
+from pa_middleware.guard.core import GuardCore, changed, own_copy
 from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.proposal import Proposal, read_proposal
 from pa_middleware.guard.quiet import Muted, ambient
+from pa_middleware.guard.record import RECORDS
+from pa_middleware.guard.repair import close_superseded
 from pa_middleware.guard.step import run_immediately, take_step
-from pa_middleware.scoring.errors import ScoringError
-from pa_middleware.scoring.scorer import Step, StepScore
+from pa_middleware.guard.turn import Shown, Turn
 
 Node = Callable[..., Any]
 _MARK = "__pa_guarded__"
@@ -33,18 +34,6 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
     Raises:
         GuardError: `inner` is neither a function nor a Runnable, or is a generator, which would speak unscored.
     """
-
-    def score(steps: Sequence[Step]) -> list[StepScore]:
-        try:
-            return core.scorer.score(steps)
-        except StopIteration as error:  # means something else to whoever awaits; from a thread it would never arrive
-            raise ScoringError("the scorer raised StopIteration") from error
-
-    async def score_now(steps: Sequence[Step]) -> list[StepScore]:
-        return score(steps)
-
-    async def score_aside(steps: Sequence[Step]) -> list[StepScore]:
-        return await asyncio.to_thread(score, steps)
 
     refuse_twice(inner)
     if isinstance(inner, Runnable):
@@ -59,10 +48,10 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
                 return await runnable.ainvoke(state, muted.config)
 
         def step(state: Any) -> Any:
-            return run_immediately(take_step(core, state, invoke_now, score_now))
+            return run_immediately(take_step(core, node_turn(core, state, invoke_now), core.calls.now))
 
         async def astep(state: Any) -> Any:
-            return await take_step(core, state, invoke, score_aside)
+            return await take_step(core, node_turn(core, state, invoke), core.calls.aside)
 
         return RunnableLambda(mark(step), mark(astep), name=name or runnable.get_name())
 
@@ -75,7 +64,7 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
                 with ambient(muted.config):
                     return await inner(copied, *args, **muted.arguments(injected))
 
-            return await take_step(core, state, call, score_aside)
+            return await take_step(core, node_turn(core, state, call), core.calls.aside)
 
         return aguarded
 
@@ -85,9 +74,34 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
             with ambient(muted.config):
                 return inner(copied, *args, **muted.arguments(injected))
 
-        return run_immediately(take_step(core, state, call_now, score_now))
+        return run_immediately(take_step(core, node_turn(core, state, call_now), core.calls.now))
 
     return guarded
+
+
+def node_turn(core: GuardCore, state: Any, run: Callable[[Any, Muted], Awaitable[Any]]) -> Turn:
+    """A step of a graph's node.
+
+    Args:
+        core: the guard's.
+        state: the graph's.
+        run: runs the node once, on a copy of the state, muted.
+    """
+    records = core.records(state)
+    conversation, repairs = close_superseded(core.messages(state), records)
+    seen = changed(state, core.messages_key, conversation) if repairs else state
+    known = frozenset(message.id for message in conversation if message.id is not None)
+
+    async def draw(muted: Muted) -> Proposal:
+        output = await run(own_copy(seen), muted)
+        return read_proposal(output, messages_key=core.messages_key, known=known, repairs=repairs)
+
+    return Turn(
+        records=records,
+        shown=Shown(lambda: core.shown(seen), core.tools or ()),
+        draw=draw,
+        abstained=lambda message, record: {core.messages_key: [*repairs, message], RECORDS: [record]},
+    )
 
 
 def is_async(function: Node) -> bool:

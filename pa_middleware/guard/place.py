@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_config
+from langgraph.constants import CONFIG_KEY_CHECKPOINTER
 from langgraph.runtime import Runtime
 
 from pa_middleware.tracing import conventions as names
 
 RUNTIME = "__pregel_runtime"
 """Where in a config LangGraph keeps its runtime."""
+_DURABILITY = "__pregel_durability"
+"""Where it keeps the durability that a run was asked for, if it was."""
 
 
 def current_config() -> RunnableConfig:
@@ -33,6 +38,20 @@ def conversation(config: RunnableConfig) -> str | None:
     configurable = config.get("configurable", {})
     thread = configurable.get("thread_id")
     return None if thread is None else f"{thread}|{configurable.get('checkpoint_ns', '').rsplit(':', 1)[0]}"
+
+
+def can_wait(config: RunnableConfig) -> bool:
+    """Whether an interrupt can ever be resumed: there is a checkpointer to keep it."""
+    return isinstance(config.get("configurable", {}).get(CONFIG_KEY_CHECKPOINTER), BaseCheckpointSaver)
+
+
+def may_lose_decisions(config: RunnableConfig) -> bool:
+    """Whether a tool may start before the decision that let it is stored, although there is a store that outlives
+    us."""
+    configurable = config.get("configurable", {})
+    saver = configurable.get(CONFIG_KEY_CHECKPOINTER)
+    lasting = isinstance(saver, BaseCheckpointSaver) and not isinstance(saver, InMemorySaver)
+    return lasting and configurable.get(_DURABILITY) != "sync"
 
 
 def attempt(config: RunnableConfig) -> int:

@@ -33,6 +33,8 @@ class Proposal:
     messages_key: str
     single: bool
     """The node returned one part, not a list."""
+    repairs: tuple[BaseMessage, ...] = ()
+    """Messages that come before the action; see `guard.repair`."""
 
     def accepted(self, record: Record) -> Any:
         """The node's output with the record beside the action."""
@@ -40,19 +42,22 @@ class Proposal:
         update = _update(self.parts[part])
         messages = _messages(update[self.messages_key])
         messages[position] = self.action
-        update |= {self.messages_key: messages, RECORDS: [*update.get(RECORDS, ()), record]}
+        update |= {self.messages_key: [*self.repairs, *messages], RECORDS: [*update.get(RECORDS, ()), record]}
         old = self.parts[part]
         new: Any = replace(old, update=update) if isinstance(old, Command) else update
         return new if self.single else [*self.parts[:part], new, *self.parts[part + 1 :]]
 
 
-def read_proposal(output: Any, *, messages_key: str, known: frozenset[str | None]) -> Proposal:
+def read_proposal(
+    output: Any, *, messages_key: str, known: frozenset[str | None], repairs: Sequence[BaseMessage] = ()
+) -> Proposal:
     """The proposal in a node's output.
 
     Args:
         output: what the node returned.
         messages_key: the state key of the conversation.
         known: ids of the messages already in state; those are no proposals.
+        repairs: messages that are to come before the action.
 
     Raises:
         GuardError: the output does not hold exactly one new AIMessage, or has a shape that cannot be looked into.
@@ -70,7 +75,7 @@ def read_proposal(output: Any, *, messages_key: str, known: frozenset[str | None
     if len(found) != 1:
         raise GuardError(f"the guarded node returned {len(found)} new AIMessages under {messages_key!r}; {_ALLOWED}")
     place, action = found[0]
-    return Proposal(with_ids(action), parts, place, messages_key, single)
+    return Proposal(with_ids(action), parts, place, messages_key, single, tuple(repairs))
 
 
 def with_ids(action: AIMessage) -> AIMessage:

@@ -26,6 +26,9 @@ _STREAM = "__pregel_stream"
 _STREAM_HANDLERS = "langgraph.pregel."
 """The modules whose callback handlers are streams."""
 
+DRAW = "pa_draw"
+"""Metadata key of what streams unmuted: the number of the draw within its step, from 0."""
+
 Send = Callable[[Any], None]
 
 
@@ -52,9 +55,9 @@ class Muted:
             context.run(send, event)
 
 
-def unmuted(config: RunnableConfig) -> Muted:
-    """The config of a node as it is, for a draw that is accepted whatever its score."""
-    return Muted(config)
+def unmuted(config: RunnableConfig, *, draw: int) -> Muted:
+    """The config of a node under which everything streams, marked with the number of the draw."""
+    return Muted({**config, "metadata": {**config.get("metadata", {}), DRAW: draw}})
 
 
 def mute(config: RunnableConfig) -> Muted:

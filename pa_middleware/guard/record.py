@@ -12,7 +12,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
 from langgraph.graph.message import add_messages
 from typing_extensions import TypedDict
 
@@ -24,10 +24,12 @@ RECORDS = "pa"
 Record = dict[str, Any]
 """Keys, version 1:
 
-`v` 1; `id` of the accepted message; `step` index from 0; `decision`, `reason`, `mode`; `score` (float or None),
-`threshold` (float or None); `selected` index into `candidates`; `digest` of the accepted message; `calls` of it, each
-`{id, name, digest, score, decision}`; `candidates`, each `{id, score, policy_log_prob, reference_log_prob, tokens,
-decision, tools, error}`; `error` (the scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a trace).
+`v` 1; `by` `rules`, or `human` for the answer to an escalation, which is a record of its own with the same `id` and
+`step`; `id` of the accepted message; `step` index from 0; `decision`, `reason`, `mode`, `kind`; `score` (float or
+None), `threshold` (float or None); `p_success` (float or None); `selected` index into `candidates`; `digest` of the
+accepted message; `calls` of it, each `{id, name, digest, score, tier, threshold, decision}`, by a human also `{human}`;
+`candidates`, each `{id, score, policy_log_prob, reference_log_prob, tokens, decision, tools, error}`; `error` (the
+scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a trace).
 """
 
 
@@ -62,13 +64,17 @@ def candidate_entry(action: AIMessage, score: CandidateScore | None, decision: s
     }
 
 
-def call_entry(call: Mapping[str, Any], score: float | None, decision: str) -> Record:
+def call_entry(
+    call: Mapping[str, Any], *, score: float | None, tier: str | None, threshold: float | None, decision: str
+) -> Record:
     """The record's entry for one tool call of the accepted action."""
     return {
         "id": call["id"],
         "name": call["name"],
         "digest": call_digest(call["name"], call["args"]),
         "score": score,
+        "tier": tier,
+        "threshold": threshold,
         "decision": decision,
     }
 
@@ -86,6 +92,20 @@ def find(records: Sequence[Record], message_id: str | None) -> Record | None:
     """The latest record of a message, or None."""
     matching = (record for record in reversed(records) if record.get("v") == 1 and record.get("id") == message_id)
     return next(matching, None)
+
+
+def steps_of(records: Sequence[Record]) -> list[Record]:
+    """One record a step: those of the rules, without a human's answers to them."""
+    return [record for record in records if record.get("by") != "human"]
+
+
+def last_action(messages: Sequence[BaseMessage]) -> tuple[AIMessage | None, list[BaseMessage]]:
+    """The conversation's latest action and the messages after it."""
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if isinstance(message, AIMessage):
+            return message, list(messages[index + 1 :])
+    return None, []
 
 
 def _digest(value: object) -> str:

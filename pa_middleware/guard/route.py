@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from langgraph.graph import END
 
-from pa_middleware.guard.core import GuardCore, last_action
-from pa_middleware.guard.record import RECORDS
+from pa_middleware.guard.core import GuardCore
+from pa_middleware.guard.record import RECORDS, last_action
 
 
 def abstained(core: GuardCore, state: Any) -> bool:

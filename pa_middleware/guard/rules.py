@@ -1,19 +1,23 @@
-"""The guard's settings: threshold, draws, and what to do when nothing is good enough or nothing can be scored."""
+"""The guard's settings: thresholds, draws, tiers, and what to do when nothing is good enough or nothing can be
+scored."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from pa_middleware.guard.calibrated import Calibration
 from pa_middleware.guard.errors import RulesError
+from pa_middleware.guard.tiers import KINDS, TIERS, Kind, Tier
 
 Select = Literal["first_pass", "best"]
-OnLow = Literal["abstain", "flag", "block"]
-OnScorerError = Literal["abstain", "flag"]
+OnLow = Literal["abstain", "flag", "block", "escalate"]
+OnScorerError = Literal["abstain", "flag", "escalate"]
 Mode = Literal["enforce", "shadow"]
 
 
@@ -26,8 +30,15 @@ class Rules:
     """
 
     threshold: float | None = None
-    """Lowest score that passes. None judges nothing: actions are scored and recorded, or the best of several taken.
-    Zero is not "average" (see `scoring.advantage`): take a threshold from scores of your own, e.g. `at_quantile`."""
+    """Lowest score that passes, for every kind of action without a threshold of its own. None judges none of them:
+    actions are scored and recorded, or the best of several taken. Zero is not "average" (see `scoring.advantage`):
+    calibrate the threshold on runs of your own."""
+    thresholds: Mapping[Kind, float | None] = field(default_factory=dict, hash=False)
+    """Own thresholds of `read_only`, `irreversible` and `final_answer`; None judges the kind not at all. An action is
+    of the kind of its riskiest tool call."""
+    tools: Mapping[str, Tier] = field(default_factory=dict, hash=False)
+    """Tiers of tools: name or glob -> `read_only`, `default` or `irreversible`. A name goes before every glob, globs go
+    in order, and both before the tool's own metadata; see `guard.tiers`."""
     draws: int = 1
     """Most actions drawn for one step; 1 draws none again."""
     draws_per_run: int | None = None
@@ -37,44 +48,119 @@ class Rules:
     action the policy finds likelier, then to the earlier draw."""
     on_low: OnLow = "abstain"
     """When no draw passes: `abstain` ends the run with a safe message, `flag` runs the best draw and marks it, `block`
-    answers the calls of the best draw that are low themselves with an error message and runs the others. With `block`
-    every call is held to the threshold, not only the action as a whole."""
+    answers the calls of the best draw that are low themselves with an error message and runs the others, `escalate`
+    asks a human before any of its tools runs. With `block` every call is held to the threshold of its own tier, not
+    only the action as a whole. A final answer has no call to hold back: under `block` and `escalate` it is abstained
+    from."""
     on_scorer_error: OnScorerError = "abstain"
-    """When the scorer fails: `abstain`, or `flag` to let actions run unscored and say so on every record and span."""
-    mode: Mode = "enforce"
-    """`shadow` draws once, decides and records, and changes nothing."""
+    """When the scorer fails or is late: `abstain`, `escalate`, or `flag` to let actions run unscored and say so on
+    every record and span."""
+    scoring_timeout: float | None = None
+    """Seconds that one call of the scorer may take; later it counts as failed. None: no limit."""
+    trust_human_edits: bool = False
+    """Run a call as a human edited it. By default it is scored like any other, and not run if it is low."""
+    mode: Mode | None = None
+    """`enforce`, or `shadow`: draw once, decide and record, and change nothing. None: `shadow` while there is a
+    threshold that no calibration stands behind, else `enforce`."""
     abstain_message: str = "I am not confident enough in the next step to take it, so I stopped here."
     """What the agent says when it abstains."""
+    calibration: Calibration | None = None
+    """Where the thresholds come from, and the scorer they hold for."""
+
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}  # the JSON schema says what is said here
 
     def __post_init__(self) -> None:
         if self.threshold is not None:
-            _require(
-                _is_number(self.threshold), "threshold", self.threshold, "a finite number, or None to judge nothing"
-            )
-            object.__setattr__(self, "threshold", float(self.threshold))
+            object.__setattr__(self, "threshold", _threshold("threshold", self.threshold))
+        object.__setattr__(self, "thresholds", _own_thresholds(self.thresholds))
+        object.__setattr__(self, "tools", _tools(self.tools))
         for name in ("draws", "draws_per_run"):
             value = getattr(self, name)
             allowed = "a whole number from 1 on" + ("" if name == "draws" else ", or None for no limit")
             given = value is not None or name == "draws"
             _require(not given or (type(value) is int and value >= 1), name, value, allowed)
         for name, choices in _CHOICES.items():
-            _require(getattr(self, name) in choices, name, getattr(self, name), " or ".join(map(repr, choices)))
+            _require(getattr(self, name) in choices, name, getattr(self, name), ", ".join(map(repr, choices)))
+        limit = self.scoring_timeout
+        _require(
+            limit is None or (_is_number(limit) and limit > 0),
+            "scoring_timeout",
+            limit,
+            "seconds, more than 0, or None for no limit",
+        )
+        _require(type(self.trust_human_edits) is bool, "trust_human_edits", self.trust_human_edits, "True or False")
         text = self.abstain_message
         _require(isinstance(text, str) and bool(text.strip()), "abstain_message", self.abstain_message, "some text")
+        _require(
+            self.calibration is None or isinstance(self.calibration, Calibration),
+            "calibration",
+            self.calibration,
+            "a Calibration, or None",
+        )
         self._refuse_inert()
 
     def _refuse_inert(self) -> None:
         if self.draws == 1:
             _refuse(self.select == "best", "select='best'", "draws is 1", "set draws to 2 or more")
             _refuse(self.draws_per_run is not None, "draws_per_run", "draws is 1", "set draws to 2 or more")
-        if self.threshold is None:
-            _refuse(self.on_low != "abstain", f"on_low={self.on_low!r}", "no threshold is set", "set threshold")
+        if not self.judges:
+            none = "no threshold is set"
+            _refuse(self.on_low != "abstain", f"on_low={self.on_low!r}", none, "set threshold")
+            _refuse(self.calibration is not None, "calibration", none, "set threshold")
+            _refuse(
+                bool(self.thresholds), f"thresholds={dict(self.thresholds)!r}", "none of them is a number", "set one"
+            )
             _refuse(
                 self.draws > 1 and self.select == "first_pass",
                 f"draws={self.draws}",
                 "without a threshold the first draw always passes",
                 "set threshold, or select='best'",
             )
+        if self.threshold is None:
+            for kind, own in self.thresholds.items():
+                _refuse(
+                    own is None, f"thresholds[{kind!r}]=None", "there is no threshold that it departs from", "set it"
+                )
+        if self.judges and self.effective_mode == "enforce":
+            for name, tier in self.tools.items():
+                _refuse(
+                    tier != "default" and tier not in self.thresholds,
+                    f"tools[{name!r}]={tier!r}",
+                    "this tier has no threshold of its own; its tools are judged like all others",
+                    f"set thresholds[{tier!r}]",
+                )
+
+    @property
+    def judges(self) -> bool:
+        """Whether any kind of action is held to a threshold."""
+        return self.threshold is not None or any(own is not None for own in self.thresholds.values())
+
+    @property
+    def effective_mode(self) -> Mode:
+        """What `mode` comes to."""
+        return self.mode or ("shadow" if self.judges and self.calibration is None else "enforce")
+
+    @property
+    def escalates(self) -> bool:
+        """Whether a human may be asked."""
+        return self.effective_mode == "enforce" and "escalate" in (self.on_low, self.on_scorer_error)
+
+    def threshold_of(self, kind: Kind) -> float | None:
+        """The threshold that actions of a kind, or calls of a tier, are held to; None if they are not judged."""
+        return self.thresholds.get(kind, self.threshold)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Rules:
+        """Rules from a JSON or TOML file; see `guard.rules_file`."""
+        from pa_middleware.guard.rules_file import load_rules
+
+        return load_rules(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the rules as JSON or TOML, as the file's name ends; `load` gives equal rules back."""
+        from pa_middleware.guard.rules_file import save_rules
+
+        save_rules(self, path)
 
     @classmethod
     def at_quantile(cls, scores: Sequence[float], quantile: float, **settings: Any) -> Rules:
@@ -97,12 +183,36 @@ class Rules:
         return cls(threshold=float(np.quantile(values, quantile, method="inverted_cdf")), **settings)
 
 
-_CHOICES = {
+_CHOICES: dict[str, tuple[Any, ...]] = {
     "select": get_args(Select),
     "on_low": get_args(OnLow),
     "on_scorer_error": get_args(OnScorerError),
-    "mode": get_args(Mode),
+    "mode": (*get_args(Mode), None),
 }
+_OWN = tuple(kind for kind in KINDS if kind != "default")
+
+
+def _threshold(name: str, value: object) -> float:
+    _require(_is_number(value), name, value, "a finite number, or None to judge nothing")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _own_thresholds(given: object) -> dict[Kind, float | None]:
+    if not isinstance(given, Mapping):
+        raise RulesError(f"thresholds is {given!r:.100}; allowed: a mapping from {', '.join(map(repr, _OWN))}")
+    for kind in given:
+        remedy = "; the threshold of all other actions is `threshold`" if kind == "default" else ""
+        _require(kind in _OWN, "a key of thresholds", kind, ", ".join(map(repr, _OWN)) + remedy)
+    return {kind: None if own is None else _threshold(f"thresholds[{kind!r}]", own) for kind, own in given.items()}
+
+
+def _tools(given: object) -> dict[str, Tier]:
+    if not isinstance(given, Mapping):
+        raise RulesError(f"tools is {given!r:.100}; allowed: a mapping from tool names or globs to tiers")
+    for name, tier in given.items():
+        _require(isinstance(name, str) and bool(name), "a key of tools", name, "a tool's name, or a glob")
+        _require(tier in TIERS, f"tools[{name!r}]", tier, ", ".join(map(repr, TIERS)))
+    return dict(given)
 
 
 def _is_number(value: object) -> bool:

@@ -28,6 +28,11 @@ Kind = Literal["function", "runnable"]
 How = Literal["sync", "async"]
 
 
+def enforced(**settings: Any) -> Rules:
+    """Rules that act on a threshold although nobody calibrated it."""
+    return Rules(**{"mode": "enforce", **settings})
+
+
 def act(*scores: float, text: str = "") -> AIMessage:
     """An action that calls the tool once for each score."""
     calls = [{"name": "act", "args": {"x": score}, "id": f"c-{uuid4().hex[:8]}"} for score in scores]

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, World, act, build, say
+from guard.agents import ByArgument, World, act, build, enforced, say
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 
-from pa_middleware import Guard, GuardState, Rules
+from pa_middleware import Guard, GuardState
 
 COUNT = 16
 SCORES = [-1.0, -2.0, 1.0]
@@ -41,7 +41,7 @@ def node(asynchronous: bool) -> Any:
 @pytest.mark.parametrize("kind", ["coroutine", "sync node under async", "threads"])
 def test_conversations_side_by_side_do_not_mix(kind: str) -> None:
     scorer, world = ByArgument(), World()
-    guard = Guard(scorer, Rules(threshold=0.0, draws=3))
+    guard = Guard(scorer, enforced(threshold=0.0, draws=3))
     graph = build(guard, node(kind == "coroutine"), world).compile(checkpointer=InMemorySaver())
 
     def asked(index: int) -> tuple[Any, Any, Any]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, How, Kind, Place, Scripted, World, act, agent_node, build, run, say
+from guard.agents import ByArgument, How, Kind, Place, Scripted, World, act, agent_node, build, enforced, run, say
 from langchain_core.messages import AIMessage, ToolMessage
 
 from pa_middleware import Guard, Rules
 
-STOP = Rules(threshold=0.0).abstain_message
+STOP = enforced(threshold=0.0).abstain_message
 
 
 @dataclass(frozen=True)
@@ -25,34 +25,38 @@ class Case:
 
 
 CASES = {
-    "pass": Case(Rules(threshold=0.0), [act(1), say(2)], [1.0], ["pass", "pass"], "done #2"),
-    "at the threshold": Case(Rules(threshold=1.0), [act(1), say(1)], [1.0], ["pass", "pass"], "done #1"),
+    "pass": Case(enforced(threshold=0.0), [act(1), say(2)], [1.0], ["pass", "pass"], "done #2"),
+    "at the threshold": Case(enforced(threshold=1.0), [act(1), say(1)], [1.0], ["pass", "pass"], "done #1"),
     "resample then pass": Case(
-        Rules(threshold=0.0, draws=3), [act(-1), act(-2), act(3), say(1)], [3.0], ["pass", "pass"], "done #1"
+        enforced(threshold=0.0, draws=3), [act(-1), act(-2), act(3), say(1)], [3.0], ["pass", "pass"], "done #1"
     ),
-    "resample then abstain": Case(Rules(threshold=0.0, draws=2), [act(-1), act(-2)], [], ["abstain"], STOP),
-    "abstain after a step that passed": Case(Rules(threshold=0.0), [act(1), act(-1)], [1.0], ["pass", "abstain"], STOP),
+    "resample then abstain": Case(enforced(threshold=0.0, draws=2), [act(-1), act(-2)], [], ["abstain"], STOP),
+    "abstain after a step that passed": Case(
+        enforced(threshold=0.0), [act(1), act(-1)], [1.0], ["pass", "abstain"], STOP
+    ),
     "flag the best": Case(
-        Rules(threshold=0.0, draws=2, on_low="flag"), [act(-1), act(-2), say(1)], [-1.0], ["flag", "pass"], "done #1"
+        enforced(threshold=0.0, draws=2, on_low="flag"), [act(-1), act(-2), say(1)], [-1.0], ["flag", "pass"], "done #1"
     ),
     "block one of three": Case(
-        Rules(threshold=0.0, on_low="block"), [act(1, -1, 2), say(1)], [1.0, 2.0], ["block", "pass"], "done #1", 1
+        enforced(threshold=0.0, on_low="block"), [act(1, -1, 2), say(1)], [1.0, 2.0], ["block", "pass"], "done #1", 1
     ),
-    "block all": Case(Rules(threshold=0.0, on_low="block"), [act(-1, -2), say(1)], [], ["block", "pass"], "done #1", 2),
+    "block all": Case(
+        enforced(threshold=0.0, on_low="block"), [act(-1, -2), say(1)], [], ["block", "pass"], "done #1", 2
+    ),
     "block resamples first": Case(
-        Rules(threshold=0.0, on_low="block", draws=2),
+        enforced(threshold=0.0, on_low="block", draws=2),
         [act(1, -1), act(1, 2), say(1)],
         [1.0, 2.0],
         ["pass"] * 2,
         "done #1",
     ),
-    "nothing to block in an answer": Case(Rules(threshold=0.0, on_low="block"), [say(-1)], [], ["abstain"], STOP),
-    "abstain on the final answer": Case(Rules(threshold=0.0), [act(1), say(-1)], [1.0], ["pass", "abstain"], STOP),
-    "no threshold": Case(Rules(), [act(-9), say(-9)], [-9.0], ["pass", "pass"], "done #-9"),
+    "nothing to block in an answer": Case(enforced(threshold=0.0, on_low="block"), [say(-1)], [], ["abstain"], STOP),
+    "abstain on the final answer": Case(enforced(threshold=0.0), [act(1), say(-1)], [1.0], ["pass", "abstain"], STOP),
+    "no threshold": Case(enforced(), [act(-9), say(-9)], [-9.0], ["pass", "pass"], "done #-9"),
     "best of two": Case(
-        Rules(draws=2, select="best"), [act(-2), act(-1), say(1), say(2)], [-1.0], ["pass", "pass"], "done #2"
+        enforced(draws=2, select="best"), [act(-2), act(-1), say(1), say(2)], [-1.0], ["pass", "pass"], "done #2"
     ),
-    "an empty action never runs": Case(Rules(threshold=0.0, on_low="flag"), [AIMessage("")], [], ["abstain"], STOP),
+    "an empty action never runs": Case(enforced(threshold=0.0, on_low="flag"), [AIMessage("")], [], ["abstain"], STOP),
 }
 
 
@@ -81,7 +85,7 @@ def test_what_runs_and_what_is_on_record_is_as_decided(name: str, how: How, kind
 
 def test_an_abstention_is_a_new_message_with_a_new_id_and_no_calls() -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0, abstain_message="I stop."))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, abstain_message="I stop."))
     final = run(build(guard, agent_node(Scripted(replies=[act(-1)])), world).compile())
     (human, stop), (record,) = final["messages"], final["pa"]
     assert (human.text, stop.text, stop.tool_calls) == ("go", "I stop.", [])
@@ -91,7 +95,7 @@ def test_an_abstention_is_a_new_message_with_a_new_id_and_no_calls() -> None:
 
 def test_a_conversation_goes_on_after_an_abstention() -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     graph = build(guard, agent_node(Scripted(replies=[act(-1), act(1), say(1)])), world, place="install").compile()
     stopped = run(graph)
     final = run(graph, {"messages": [*stopped["messages"], ("user", "try again")]})

@@ -14,6 +14,7 @@ from guard.agents import (
     act,
     agent_node,
     build,
+    enforced,
     one_node,
     run,
     say,
@@ -77,7 +78,7 @@ EDITS: dict[str, Callable[[AIMessage], tuple[AIMessage, list[float]]]] = {
 @pytest.mark.parametrize("name", EDITS)
 def test_a_call_edited_after_it_was_scored_does_not_run(name: str, how: How) -> None:
     world = World()
-    graph = stopped([act(1, 2), say(1)], Rules(threshold=0.0), world)
+    graph = stopped([act(1, 2), say(1)], enforced(threshold=0.0), world)
     action = graph.get_state(CONFIG).values["messages"][-1]
     message, expected = EDITS[name](action)
     graph.update_state(CONFIG, {"messages": [message]}, as_node="agent")
@@ -95,7 +96,7 @@ def test_a_call_edited_after_it_was_scored_does_not_run(name: str, how: How) -> 
 )
 def test_an_action_nobody_scored_does_not_run(message: AIMessage) -> None:
     world = World()
-    graph = stopped([act(1), say(1)], Rules(threshold=0.0), world)
+    graph = stopped([act(1), say(1)], enforced(threshold=0.0), world)
     graph.update_state(CONFIG, {"messages": [message]}, as_node="agent")
     final = graph.invoke(None, CONFIG)
     assert world.ran == []
@@ -104,7 +105,7 @@ def test_an_action_nobody_scored_does_not_run(message: AIMessage) -> None:
 
 def test_a_message_replaced_under_its_id_does_not_run() -> None:
     world = World()
-    graph = stopped([act(1), say(1)], Rules(threshold=0.0), world)
+    graph = stopped([act(1), say(1)], enforced(threshold=0.0), world)
     action = graph.get_state(CONFIG).values["messages"][-1]
     forged = AIMessage("", id=action.id, tool_calls=[{"name": "act", "args": {"x": 9}, "id": "new"}])
     graph.update_state(CONFIG, {"messages": [forged]}, as_node="agent")
@@ -117,7 +118,7 @@ def test_a_message_replaced_under_its_id_does_not_run() -> None:
 )
 def test_records_of_another_version_or_decision_admit_nothing(change: dict[str, Any]) -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     seen = run(one_node(guard.node(lambda state: {"messages": [act(1)]})))
     gate = one_node(guard.gate(ToolNode(world.tools)))
     run(gate, {**seen, "pa": [{**seen["pa"][0], **change}]})
@@ -128,7 +129,7 @@ def test_records_of_another_version_or_decision_admit_nothing(change: dict[str, 
 
 def test_answered_calls_do_not_run_again_and_the_open_ones_do() -> None:
     world = World()
-    graph = stopped([act(1, 2), say(1)], Rules(threshold=0.0), world)
+    graph = stopped([act(1, 2), say(1)], enforced(threshold=0.0), world)
     first = graph.get_state(CONFIG).values["messages"][-1].tool_calls[0]
     answer = ToolMessage("by hand", tool_call_id=first["id"], status="error")
     graph.update_state(CONFIG, {"messages": [answer]}, as_node="agent")
@@ -139,7 +140,7 @@ def test_answered_calls_do_not_run_again_and_the_open_ones_do() -> None:
 
 def test_nothing_runs_when_all_is_answered() -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     graph = build(guard, agent_node(Scripted(replies=[act(1), say(1)])), world).compile()
     done = run(graph)
     run(one_node(guard.gate(ToolNode(world.tools))), {**done, "messages": done["messages"][:-1]})
@@ -148,7 +149,7 @@ def test_nothing_runs_when_all_is_answered() -> None:
 
 def test_single_calls_sent_without_their_scores_are_refused() -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
 
     def agent(state: GuardState) -> Any:
         action = act(1)
@@ -161,7 +162,7 @@ def test_single_calls_sent_without_their_scores_are_refused() -> None:
 
 def test_a_state_sent_to_the_tools_with_another_action_is_refused() -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
 
     def agent(state: GuardState) -> Any:
         return Command(update={"messages": [say(1)]}, goto=[Send("tools", {**state, "messages": [act(9)]})])
@@ -176,7 +177,7 @@ def test_text_reaches_a_node_that_parses_it_only_as_it_was_scored() -> None:
     def tools(state: GuardState) -> Any:
         seen.append(state["messages"][-1].text)
 
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     scored = run(one_node(guard.node(lambda state: {"messages": [say(1)]})))
     gate = one_node(guard.gate(tools))
     run(gate, scored)
@@ -194,18 +195,20 @@ def test_calls_that_share_an_id_get_ids_of_their_own() -> None:
     world = World()
     twice = [{"name": "act", "args": {"x": x}, "id": "same"} for x in (1, 2)]
     node = agent_node(Scripted(replies=[AIMessage("", tool_calls=twice), say(1)]))
-    final = run(build(Guard(ByArgument(), Rules(threshold=0.0)), node, World(), tools=ToolNode(world.tools)).compile())
+    final = run(
+        build(Guard(ByArgument(), enforced(threshold=0.0)), node, World(), tools=ToolNode(world.tools)).compile()
+    )
     assert sorted(world.ran) == [1.0, 2.0]
     assert len({m.tool_call_id for m in final["messages"] if isinstance(m, ToolMessage)}) == 2
 
 
 @pytest.mark.parametrize("place", ["node", "gate"])
 def test_a_state_without_a_key_for_records_or_messages_is_refused(place: str) -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     inner: Any = {"node": guard.node, "gate": guard.gate}[place](lambda state: {"messages": [act(1)]})
     with pytest.raises(GuardError, match="'pa'"):
         run(one_node(inner, state=MessagesState), {"messages": [act(1)]})
-    other = Guard(ByArgument(), Rules(threshold=0.0), messages_key="chat")
+    other = Guard(ByArgument(), enforced(threshold=0.0), messages_key="chat")
     inner = {"node": other.node, "gate": other.gate}[place](lambda state: {"messages": [act(1)]})
     with pytest.raises(GuardError, match="'chat'"):
         run(one_node(inner), {"messages": [act(1)]})

@@ -6,7 +6,7 @@ import operator
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
-from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, run, say
+from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, enforced, run, say
 from langchain_core.messages import AnyMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import MessagesState, add_messages
@@ -14,9 +14,9 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import Command, RetryPolicy, Send
 from pydantic import BaseModel
 
-from pa_middleware import Guard, GuardError, GuardState, Rules
+from pa_middleware import Guard, GuardError, GuardState
 
-STOP = Rules().abstain_message
+STOP = enforced().abstain_message
 
 
 def to_tools(state: MessagesState) -> Literal["tools", "__end__"]:
@@ -94,14 +94,14 @@ def test_a_graph_goes_on_as_before_and_stops_when_the_guard_abstains(how: How, s
     world = World()
     replies = [act(1), say(1)] if shape == "static" else [act(1), say(-1)]
     builder = graph(shape, Scripted(replies=replies), world, schema)
-    final = run(Guard(ByArgument(), Rules(threshold=0.0)).install(builder).compile(), how=how)
+    final = run(Guard(ByArgument(), enforced(threshold=0.0)).install(builder).compile(), how=how)
     assert world.ran == [1.0]
     assert len(final["pa"]) == (1 if shape == "static" else 2), "records are in the output"
     if shape != "static":
         assert final["messages"][-1].text == STOP
     world.ran.clear()
     builder = graph(shape, Scripted(replies=[act(-1)]), world, schema)
-    final = run(Guard(ByArgument(), Rules(threshold=0.0)).install(builder).compile(), how=how)
+    final = run(Guard(ByArgument(), enforced(threshold=0.0)).install(builder).compile(), how=how)
     assert (world.ran, [message.text for message in final["messages"]]) == ([], ["go", STOP])
 
 
@@ -117,14 +117,14 @@ def test_a_condition_that_sends_the_state_is_kept() -> None:
     builder.add_edge(START, "agent")
     builder.add_edge("tools", "agent")
     builder.add_conditional_edges("agent", sends, ["tools", END])
-    final = run(Guard(ByArgument(), Rules(threshold=0.0)).install(builder).compile())
+    final = run(Guard(ByArgument(), enforced(threshold=0.0)).install(builder).compile())
     assert world.ran == [1.0]
     assert final["messages"][-1].text == STOP
 
 
 @pytest.mark.parametrize("shape", ["tools_condition", "custom", "path map", "command"])
 def test_the_drawing_shows_the_loop_and_its_end(shape: str) -> None:
-    builder = Guard(ByArgument(), Rules(threshold=0.0)).install(graph(shape, Scripted(replies=[]), World()))
+    builder = Guard(ByArgument(), enforced(threshold=0.0)).install(graph(shape, Scripted(replies=[]), World()))
     drawn = builder.compile().get_graph()
     edges = {(edge.source, edge.target) for edge in drawn.edges}
     assert edges == {("__start__", "agent"), ("agent", "tools"), ("tools", "agent"), ("agent", "__end__")}
@@ -133,7 +133,7 @@ def test_the_drawing_shows_the_loop_and_its_end(shape: str) -> None:
 
 @pytest.mark.parametrize("place", ["hand", "install"])
 def test_a_graph_by_hand_is_drawn_like_an_installed_one(place: Place) -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     drawn = build(guard, agent_node(Scripted(replies=[])), World(), place=place).compile().get_graph()
     edges = {(edge.source, edge.target) for edge in drawn.edges}
     assert edges == {("__start__", "agent"), ("agent", "tools"), ("tools", "agent"), ("agent", "__end__")}
@@ -153,7 +153,7 @@ def test_retry_policy_and_metadata_of_the_nodes_are_kept() -> None:
     builder.add_node("agent", agent, retry_policy=retry, metadata={"mine": 1})
     builder.add_node("tools", ToolNode(World().tools), metadata={"mine": 2})
     builder.add_edge(START, "agent")
-    Guard(ByArgument(), Rules(threshold=0.0)).install(builder)
+    Guard(ByArgument(), enforced(threshold=0.0)).install(builder)
     assert (builder.nodes["agent"].metadata, builder.nodes["tools"].metadata) == ({"mine": 1}, {"mine": 2})
     final = run(builder.compile())
     assert len(tries) == 3
@@ -168,7 +168,9 @@ def test_a_wrong_graph_is_not_retried() -> None:
         return {}
 
     builder: Any = StateGraph(GuardState)
-    builder.add_node("agent", Guard(ByArgument(), Rules()).node(agent), retry_policy=RetryPolicy(initial_interval=0.0))
+    builder.add_node(
+        "agent", Guard(ByArgument(), enforced()).node(agent), retry_policy=RetryPolicy(initial_interval=0.0)
+    )
     builder.add_edge(START, "agent")
     with pytest.raises(GuardError):
         run(builder.compile())
@@ -184,7 +186,7 @@ def test_other_edges_and_an_output_schema_of_ones_own_are_kept() -> None:
     builder.add_edge(START, "agent")
     builder.add_edge("agent", "log")
     builder.add_conditional_edges("agent", tools_condition)
-    final = run(Guard(ByArgument(), Rules(threshold=0.0)).install(builder).compile())
+    final = run(Guard(ByArgument(), enforced(threshold=0.0)).install(builder).compile())
     assert list(final) == ["messages"]
     assert seen == [2]
 
@@ -206,6 +208,6 @@ def test_a_pydantic_state_with_a_field_for_records_is_taken() -> None:
     builder.add_edge(START, "agent")
     builder.add_edge("tools", "agent")
     builder.add_conditional_edges("agent", tools_condition)
-    final = run(Guard(ByArgument(), Rules(threshold=0.0)).install(builder).compile())
+    final = run(Guard(ByArgument(), enforced(threshold=0.0)).install(builder).compile())
     assert world.ran == [1.0]
     assert [record["decision"] for record in final["pa"]] == ["pass", "abstain"]

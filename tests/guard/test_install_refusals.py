@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 import pytest
-from guard.agents import ByArgument, Scripted, World, agent_node
+from guard.agents import ByArgument, Scripted, World, agent_node, enforced
 from guard.test_install import graph
 from langchain_core.messages import AnyMessage
 from langgraph.graph import END, START, StateGraph
@@ -14,7 +14,7 @@ from langgraph.graph.message import MessagesState, add_messages
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel
 
-from pa_middleware import Guard, GuardError, GuardState, Rules
+from pa_middleware import Guard, GuardError, GuardState
 
 
 class Model(BaseModel):
@@ -56,7 +56,7 @@ def test_a_state_that_cannot_hold_what_the_guard_adds_is_refused_and_left_alone(
     builder.add_conditional_edges("agent", lambda state: END)
     before = (dict(builder.nodes), dict(builder.branches["agent"]), builder.output_schema)
     with pytest.raises(GuardError, match=match):
-        Guard(ByArgument(), Rules()).install(builder)
+        Guard(ByArgument(), enforced()).install(builder)
     assert (dict(builder.nodes), dict(builder.branches["agent"]), builder.output_schema) == before
 
 
@@ -65,19 +65,19 @@ def test_a_compiled_graph_is_refused() -> None:
     given: Any
     for given in (builder, builder.compile(), None):
         with pytest.raises(GuardError, match=r"before builder\.compile"):
-            Guard(ByArgument(), Rules()).install(given)
+            Guard(ByArgument(), enforced()).install(given)
 
 
 @pytest.mark.parametrize("names", [{"agent": "model"}, {"tools": "tool"}, {"agent": "tools"}])
 def test_nodes_that_are_missing_or_one_and_the_same_are_refused(names: dict[str, str]) -> None:
     with pytest.raises(GuardError, match=next(iter(names))):
-        Guard(ByArgument(), Rules()).install(graph("custom", Scripted(replies=[]), World()), **names)
+        Guard(ByArgument(), enforced()).install(graph("custom", Scripted(replies=[]), World()), **names)
 
 
 def test_a_guard_is_not_placed_twice() -> None:
-    guard, model = Guard(ByArgument(), Rules()), Scripted(replies=[])
+    guard, model = Guard(ByArgument(), enforced()), Scripted(replies=[])
     builder = guard.install(graph("custom", model, World()))
-    for again in (guard, Guard(ByArgument(), Rules())):
+    for again in (guard, Guard(ByArgument(), enforced())):
         with pytest.raises(GuardError, match="guarded already"):
             again.install(builder)
     for place in (guard.node, guard.gate):
@@ -87,7 +87,7 @@ def test_a_guard_is_not_placed_twice() -> None:
 
 
 def test_nodes_guarded_by_hand_are_not_guarded_again_by_install() -> None:
-    guard = Guard(ByArgument(), Rules())
+    guard = Guard(ByArgument(), enforced())
     builder: Any = StateGraph(GuardState)
     builder.add_node("agent", guard.node(agent_node(Scripted(replies=[]))))
     builder.add_node("tools", ToolNode(World().tools))
@@ -112,4 +112,4 @@ def test_a_condition_that_cannot_see_the_conversation_is_refused() -> None:
     builder.add_edge(START, "agent")
     builder.add_conditional_edges("agent", chosen, ["tools", END])
     with pytest.raises(GuardError, match="the condition 'chosen' reads Chosen"):
-        Guard(ByArgument(), Rules()).install(builder)
+        Guard(ByArgument(), enforced()).install(builder)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, Failing, How, Place, Scripted, World, act, agent_node, build, run, say
+from guard.agents import ByArgument, Failing, How, Place, Scripted, World, act, agent_node, build, enforced, run, say
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -15,7 +15,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, Interrupt, interrupt
 
-from pa_middleware import Guard, GuardState, Rules, Step, StepScore
+from pa_middleware import Guard, GuardState, Step, StepScore
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
@@ -34,7 +34,7 @@ def test_an_interrupt_inside_the_guarded_node_surfaces_and_resumes(kind: str, ho
     async def aagent(state: GuardState) -> Any:
         return agent(state)
 
-    guard = Guard(ByArgument(), Rules(threshold=0.0, draws=3))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, draws=3))
     builder = build(guard, agent if kind == "function" else aagent, World(), place=place)
     graph = builder.compile(checkpointer=InMemorySaver())
     paused = run(graph, config=CONFIG, how=how)
@@ -55,7 +55,7 @@ def test_an_interrupt_inside_a_gated_tool_surfaces_and_resumes_beside_a_refusal(
 
     reply = act(1, -1)
     reply.tool_calls = [{**call, "name": "act_"} for call in reply.tool_calls]
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, on_low="block"))
     node = agent_node(Scripted(replies=[reply, say(1)]))
     graph = build(guard, node, World(), place=place, tools=ToolNode([act_])).compile(checkpointer=InMemorySaver())
     paused = run(graph, config=CONFIG, how=how)
@@ -69,7 +69,7 @@ def test_an_interrupt_inside_a_gated_tool_surfaces_and_resumes_beside_a_refusal(
 @pytest.mark.parametrize("how", ["sync", "async"])
 @pytest.mark.parametrize("select", ["first_pass", "best"])
 def test_an_interrupt_from_a_history_or_a_scorer_is_no_failure(select: Any, how: How) -> None:
-    rules = Rules(threshold=0.0, draws=2, select=select, on_scorer_error="flag")
+    rules = enforced(threshold=0.0, draws=2, select=select, on_scorer_error="flag")
 
     def asks(state: Any) -> Any:
         return [HumanMessage(interrupt("which history?"))]
@@ -89,7 +89,7 @@ def test_an_interrupt_from_a_history_or_a_scorer_is_no_failure(select: Any, how:
 
 def test_whatever_bubbles_up_through_the_graph_is_not_taken_for_a_scorers_error() -> None:
     scorer = Failing(GraphInterrupt([Interrupt("deep")]))
-    graph = build(Guard(scorer, Rules(on_scorer_error="flag")), agent_node(Scripted(replies=[say(1)])), World())
+    graph = build(Guard(scorer, enforced(on_scorer_error="flag")), agent_node(Scripted(replies=[say(1)])), World())
     result = run(graph.compile(checkpointer=InMemorySaver()), config=CONFIG)
     assert "__interrupt__" in result
     assert result["pa"] == []

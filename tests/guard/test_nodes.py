@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import pytest
-from guard.agents import ByArgument, World, act, build, run, say
+from guard.agents import ByArgument, World, act, build, enforced, run, say
 from guard.test_outputs import State
 from langchain_core.messages import AnyMessage, HumanMessage
 from langgraph.graph.message import add_messages
 from pydantic import BaseModel, ConfigDict, Field
 
-from pa_middleware import Guard, GuardError, GuardState, Rules
+from pa_middleware import Guard, GuardError, GuardState
 
 
 def generator(state: Any) -> Iterator[Any]:
@@ -35,7 +35,7 @@ class CallableGenerator:
     "node", [generator, async_generator, CallableGenerator(), functools.partial(generator), 1, "agent", None]
 )
 def test_generators_and_what_cannot_be_called_are_refused(node: Any) -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     for place in (guard.node, guard.gate):
         with pytest.raises(GuardError):
             place(node)
@@ -57,7 +57,7 @@ class AsyncCaller(Caller):
 @pytest.mark.parametrize("node", [Caller(), Caller().method, functools.partial(Caller().method), AsyncCaller()])
 def test_callables_of_any_kind_are_nodes(node: Any) -> None:
     world = World()
-    run(build(Guard(ByArgument(), Rules(threshold=0.0)), node, world).compile(), how="async")
+    run(build(Guard(ByArgument(), enforced(threshold=0.0)), node, world).compile(), how="async")
     assert world.ran == [1.0]
 
 
@@ -88,7 +88,7 @@ def test_states_that_are_objects_are_guarded_too(state: Any) -> None:
         state.messages.append(HumanMessage("junk"))
         return {"messages": [next(replies)]}
 
-    guard = Guard(ByArgument(), Rules(threshold=-4.0, draws=2, on_low="block"))
+    guard = Guard(ByArgument(), enforced(threshold=-4.0, draws=2, on_low="block"))
     final = run(build(guard, agent, world, state=state).compile())
     assert world.ran == [-1.0]
     assert len(final["messages"]) == 4
@@ -109,12 +109,12 @@ def test_a_node_that_insists_on_a_narrower_object_is_told_so() -> None:
         raise NotImplementedError
 
     with pytest.raises(GuardError, match="has no key 'pa'"):
-        run(build(Guard(ByArgument(), Rules(threshold=0.0)), agent, World()).compile())
+        run(build(Guard(ByArgument(), enforced(threshold=0.0)), agent, World()).compile())
 
 
-@pytest.mark.parametrize(("score", "text"), [(1, "done #1"), (-1, Rules().abstain_message)])
+@pytest.mark.parametrize(("score", "text"), [(1, "done #1"), (-1, enforced().abstain_message)])
 def test_a_guarded_node_can_be_called_outside_a_graph(score: float, text: str) -> None:
-    node = Guard(ByArgument(), Rules(threshold=0.0)).node(lambda state: {"messages": [say(score)]})
+    node = Guard(ByArgument(), enforced(threshold=0.0)).node(lambda state: {"messages": [say(score)]})
     output = node({"messages": [HumanMessage("go")], "pa": []})
     assert output["messages"][0].text == text
     assert output["pa"][0]["id"] == output["messages"][0].id

@@ -6,7 +6,7 @@ import operator
 from typing import Annotated, Any, Literal
 
 import pytest
-from guard.agents import ByArgument, How, World, act, build, one_node, run, say
+from guard.agents import ByArgument, How, World, act, build, enforced, one_node, run, say
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, RemoveMessage
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
@@ -45,7 +45,7 @@ RIGHT: dict[str, Any] = {
 def test_outputs_that_langgraph_takes_are_scored_and_kept(name: str, low: bool, how: How) -> None:
     world, scorer = World(), ByArgument()
     outputs = iter([RIGHT[name], {"messages": [say(9)]}])
-    guard = Guard(scorer, Rules(threshold=5.0 if low else 0.0))
+    guard = Guard(scorer, enforced(threshold=5.0 if low else 0.0))
     builder = build(guard, lambda state: next(outputs), world, state=Extended)
     final = run(builder.compile(), {"messages": [HumanMessage("go")], "extra": []}, how=how)
     assert scorer.steps[0].candidates[0].tool_calls[0]["args"] == {"x": 1}
@@ -86,7 +86,9 @@ WRONG: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("rules", [Rules(threshold=0.0), Rules(mode="shadow"), Rules(threshold=0.0, on_low="flag")])
+@pytest.mark.parametrize(
+    "rules", [enforced(threshold=0.0), enforced(mode="shadow"), enforced(threshold=0.0, on_low="flag")]
+)
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_hold_one_new_action_is_an_error_and_nothing_runs(name: str, rules: Rules) -> None:
     world, scorer = World(), ByArgument()
@@ -97,7 +99,7 @@ def test_what_does_not_hold_one_new_action_is_an_error_and_nothing_runs(name: st
 
 
 def test_the_tuple_form_of_a_message_is_scored() -> None:
-    graph = build(Guard(ByArgument(), Rules(threshold=0.0)), lambda state: {"messages": ("ai", "x #-1")}, World())
+    graph = build(Guard(ByArgument(), enforced(threshold=0.0)), lambda state: {"messages": ("ai", "x #-1")}, World())
     assert run(graph.compile())["pa"][0]["decision"] == "abstain"
 
 
@@ -107,7 +109,7 @@ def test_messages_already_in_state_are_no_proposals() -> None:
 
     world = World()
     given = {"messages": [HumanMessage("a", id="a"), AIMessage("b", id="b"), HumanMessage("c", id="c")]}
-    final = run(build(Guard(ByArgument(), Rules(threshold=0.0)), agent, world).compile(), given)
+    final = run(build(Guard(ByArgument(), enforced(threshold=0.0)), agent, world).compile(), given)
     assert world.ran == [1.0]
     assert len(final["pa"]) == 2
 
@@ -117,7 +119,7 @@ def test_a_message_in_state_cannot_be_rewritten_into_an_action() -> None:
         return {"messages": [AIMessage("", id="b", tool_calls=[CALL])]}
 
     world = World()
-    graph = build(Guard(ByArgument(), Rules(threshold=0.0)), agent, world).compile()
+    graph = build(Guard(ByArgument(), enforced(threshold=0.0)), agent, world).compile()
     with pytest.raises(GuardError, match="0 new AIMessages"):
         run(graph, {"messages": [AIMessage("b", id="b")]})
     assert world.ran == []
@@ -125,7 +127,7 @@ def test_a_message_in_state_cannot_be_rewritten_into_an_action() -> None:
 
 @pytest.mark.parametrize("low", [False, True])
 def test_a_command_to_the_parent_carries_its_record_there(low: bool) -> None:
-    guard, world = Guard(ByArgument(), Rules(threshold=0.0)), World()
+    guard, world = Guard(ByArgument(), enforced(threshold=0.0)), World()
     reply = act(-1 if low else 1)
 
     def agent(state: GuardState) -> Any:
@@ -145,7 +147,7 @@ def test_a_command_to_the_parent_carries_its_record_there(low: bool) -> None:
 @pytest.mark.parametrize("low", [False, True])
 def test_a_node_that_commands_where_to_go_ends_the_run_if_it_abstains(low: bool, how: How) -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
 
     def agent(state: GuardState) -> Command[Literal["tools"]]:
         return Command(update={"messages": [act(-1 if low else 1)]}, goto="tools")

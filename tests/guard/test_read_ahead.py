@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, act, run, say, simple
+from guard.agents import ByArgument, act, enforced, run, say, simple
 from langchain_core.messages import BaseMessage
 
-from pa_middleware import Rules, Step, StepScore
+from pa_middleware import Step, StepScore
 from pa_middleware.scoring.scorer import Tool
 
 THREAD = {"configurable": {"thread_id": "a"}}
@@ -33,7 +33,7 @@ class Eager(ByArgument):
 
 def test_each_prompt_is_announced_once_as_it_will_be_scored() -> None:
     scorer = Eager()
-    builder, _ = simple([act(-1), act(1), say(1)], Rules(threshold=0.0, draws=2), scorer)
+    builder, _ = simple([act(-1), act(1), say(1)], enforced(threshold=0.0, draws=2), scorer)
     run(builder.compile(), config=THREAD)
     kinds = [kind for kind, _ in scorer.seen]
     assert kinds == ["ahead", "score", "score", "ahead", "score"]
@@ -43,13 +43,13 @@ def test_each_prompt_is_announced_once_as_it_will_be_scored() -> None:
 
 def test_without_a_conversation_nothing_is_announced() -> None:
     scorer = Eager()
-    builder, _ = simple([say(1)], Rules(threshold=0.0), scorer)
+    builder, _ = simple([say(1)], enforced(threshold=0.0), scorer)
     run(builder.compile())
     assert [kind for kind, _ in scorer.seen] == ["score"]
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_a_failure_to_read_ahead_changes_nothing(how: Any) -> None:
-    builder, _ = simple([act(1), say(1)], Rules(threshold=0.0), Eager(RuntimeError("no")))
+    builder, _ = simple([act(1), say(1)], enforced(threshold=0.0), Eager(RuntimeError("no")))
     records = run(builder.compile(), config=THREAD, how=how)["pa"]
     assert [record["decision"] for record in records] == ["pass", "pass"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, Failing, Place, Scripted, World, act, agent_node, build, run, say, simple
+from guard.agents import ByArgument, Failing, Place, Scripted, World, act, agent_node, build, enforced, run, say, simple
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -16,11 +16,11 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import MessagesState
 from langgraph.types import Send
 
-from pa_middleware import Guard, GuardState, Rules
+from pa_middleware import Guard, GuardState
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 SCRIPT = [act(-1), act(1, -2), act(-9), act(-8, text="\ud83d\ude00"), say(-3), say(-4)]
-KEYS = {
+KEYS = {"by", "kind", "p_success", 
     "v", "id", "step", "decision", "reason", "mode", "score", "threshold", "selected", "digest", "calls", "candidates",
     "error", "anchor", "span",
 }  # fmt: skip
@@ -40,7 +40,7 @@ def test_records_survive_a_checkpointer_and_the_gate_still_knows_them(
     if "strict" in saver:
         monkeypatch.setenv("LANGGRAPH_STRICT_MSGPACK", "true")
     world = World()
-    rules = Rules(threshold=0.0, draws=2, on_low="block")
+    rules = enforced(threshold=0.0, draws=2, on_low="block")
 
     def go_on(keeper: Any, replies: list[AIMessage], value: Any) -> dict[str, Any]:
         """As in a process of its own: nothing is shared but the store."""
@@ -67,13 +67,15 @@ def test_records_survive_a_checkpointer_and_the_gate_still_knows_them(
 
 
 def test_a_record_has_the_documented_keys() -> None:
-    builder, _ = simple([act(-1, 2), act(1, 2), say(1)], Rules(threshold=0.0, draws=2, on_low="block"))
+    builder, _ = simple([act(-1, 2), act(1, 2), say(1)], enforced(threshold=0.0, draws=2, on_low="block"))
     record = run(builder.compile())["pa"][0]
     assert set(record) == KEYS
     assert {key: record[key] for key in ("v", "step", "mode", "selected", "threshold", "score", "error")} == {
         "v": 1, "step": 0, "mode": "enforce", "selected": 1, "threshold": 0.0, "score": 1.5, "error": None,
     }  # fmt: skip
-    assert [set(call) for call in record["calls"]] == [{"id", "name", "digest", "score", "decision"}] * 2
+    assert [set(call) for call in record["calls"]] == [
+        {"id", "name", "digest", "score", "tier", "threshold", "decision"}
+    ] * 2
     assert [call["score"] for call in record["calls"]] == [1.0, 2.0]
     assert set(record["candidates"][0]) == {
         "id", "score", "policy_log_prob", "reference_log_prob", "tokens", "decision", "tools", "error",
@@ -88,7 +90,7 @@ def test_a_message_and_calls_without_ids_get_them_before_they_are_recorded() -> 
         }
 
     world = World()
-    final = run(build(Guard(ByArgument(), Rules(threshold=0.0)), agent, world).compile())
+    final = run(build(Guard(ByArgument(), enforced(threshold=0.0)), agent, world).compile())
     assert world.ran == [1.0]
     action = final["messages"][1]
     assert action.id == final["pa"][0]["id"]
@@ -97,7 +99,7 @@ def test_a_message_and_calls_without_ids_get_them_before_they_are_recorded() -> 
 
 @pytest.mark.parametrize("error", [ValueError("\ud800"), ValueError("\x00"), KeyError("é" * 999)])
 def test_errors_of_any_text_survive_a_checkpointer(error: Exception, tmp_path: Path) -> None:
-    builder, _ = simple([act(1)], Rules(threshold=0.0), Failing(error))
+    builder, _ = simple([act(1)], enforced(threshold=0.0), Failing(error))
     with SqliteSaver.from_conn_string(str(tmp_path / "states")) as keeper:
         final = run(builder.compile(checkpointer=keeper), config=CONFIG)
     assert_plain(final["pa"])
@@ -106,7 +108,7 @@ def test_errors_of_any_text_survive_a_checkpointer(error: Exception, tmp_path: P
 
 def test_records_that_a_runs_input_brings_are_ignored_by_an_installed_guard() -> None:
     world = World()
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     for state in (GuardState, MessagesState):
         builder: Any = build(guard, agent_node(Scripted(replies=[say(1)])), world, place="install", state=state)
         final = run(
@@ -116,7 +118,7 @@ def test_records_that_a_runs_input_brings_are_ignored_by_an_installed_guard() ->
 
 
 def test_fanned_out_workers_all_leave_their_records() -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0))
+    guard = Guard(ByArgument(), enforced(threshold=0.0))
     builder: Any = StateGraph(GuardState)
     builder.add_node("worker", guard.node(lambda state: {"messages": [say(1)]}))
     builder.add_conditional_edges(

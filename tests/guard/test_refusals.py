@@ -13,6 +13,7 @@ from guard.agents import (
     act,
     agent_node,
     build,
+    enforced,
     run,
     say,
     texts,
@@ -22,7 +23,7 @@ from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.prebuilt import InjectedState, ToolNode
 from langgraph.types import Command
 
-from pa_middleware import Guard, GuardState, Rules
+from pa_middleware import Guard, GuardState
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
@@ -36,7 +37,7 @@ def test_the_tools_see_the_step_without_its_blocked_call(how: How) -> None:
     async def atools(state: GuardState) -> Any:
         return tools(state)
 
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, on_low="block"))
     node = agent_node(Scripted(replies=[act(1, -1, 2), say(1)]))
     final = run(build(guard, node, World(), tools=tools if how == "sync" else atools).compile(), how=how)
     assert [c["args"]["x"] for c in seen[0].tool_calls] == [1, 2]
@@ -64,7 +65,7 @@ def test_injected_state_and_tools_that_return_commands_work_beside_a_refusal() -
         {"name": "act_on", "args": {"x": 2}, "id": "b"},
         {"name": "act_on", "args": {"x": -3}, "id": "c"},
     ]
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, on_low="block"))
     node = agent_node(Scripted(replies=[AIMessage("", tool_calls=calls), say(1)]))
     final = run(build(guard, node, World(), tools=ToolNode([act_, act_on])).compile())
     assert seen == [1]
@@ -77,7 +78,7 @@ def test_injected_state_and_tools_that_return_commands_work_beside_a_refusal() -
     "output", [None, {}, {"messages": []}, {"messages": ToolMessage("x", tool_call_id="c")}, [], Command(update={})]
 )
 def test_refusals_are_added_to_whatever_the_tools_answer(output: Any) -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, on_low="block"))
     node = agent_node(Scripted(replies=[act(1, -1), say(1)]))
     final = run(build(guard, node, World(), tools=lambda state: output).compile())
     refused = [m for m in final["messages"] if isinstance(m, ToolMessage) and m.status == "error"]
@@ -85,7 +86,7 @@ def test_refusals_are_added_to_whatever_the_tools_answer(output: Any) -> None:
 
 
 def test_a_step_with_a_refusal_is_still_one_update() -> None:
-    guard = Guard(ByArgument(), Rules(threshold=0.0, on_low="block"))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, on_low="block"))
     graph = build(guard, agent_node(Scripted(replies=[act(1, -1), say(1)])), World()).compile()
     updates = [
         u["tools"] for u in graph.stream({"messages": [HumanMessage("go")]}, stream_mode="updates") if "tools" in u

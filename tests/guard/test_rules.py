@@ -11,15 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pa_middleware import Rules, RulesError
+from pa_middleware.guard.calibrated import Calibration
+
+CALIBRATION = Calibration(
+    fingerprint={"policy": "a"},
+    method="conformal",
+    alpha=0.1,
+    bound=0.09,
+    runs=40,
+    tasks=20,
+    successes=30,
+    data="0" * 64,
+    date="2026-01-31",
+)
 
 WRONG: list[tuple[str, str, list[Any]]] = [
     ("threshold", "a finite number, or None", [math.nan, math.inf, "0", True, [0.0], 1j]),
     ("draws", "a whole number from 1", [0, -1, 1.0, True, "2", None]),
     ("draws_per_run", "a whole number from 1 on, or None", [0, -1, 1.5, True]),
-    ("select", "'first_pass' or 'best'", ["worst", None, 1, []]),
-    ("on_low", "'abstain' or 'flag' or 'block'", ["pass", None, {}]),
-    ("on_scorer_error", "'abstain' or 'flag'", ["pass", "block", None]),
-    ("mode", "'enforce' or 'shadow'", ["off", None, True]),
+    ("select", "'first_pass', 'best'", ["worst", None, 1, []]),
+    ("on_low", "'abstain', 'flag', 'block', 'escalate'", ["pass", None, {}]),
+    ("on_scorer_error", "'abstain', 'flag', 'escalate'", ["pass", "block", None]),
+    ("mode", "'enforce', 'shadow', None", ["off", True]),
+    ("scoring_timeout", "seconds, more than 0, or None", [0, -1.0, math.nan, math.inf, "1", True]),
+    ("trust_human_edits", "True or False", [1, None, "yes"]),
+    ("calibration", "a Calibration, or None", [{}, "rules.json"]),
+    ("thresholds", "a mapping", [[], None, 1.0]),
+    ("tools", "a mapping", [["rm"], None]),
     ("abstain_message", "some text", ["", "  ", None, 1]),
 ]
 INVALID = [(name, given, allowed) for name, allowed, values in WRONG for given in values]
@@ -43,6 +61,9 @@ INERT: list[tuple[dict[str, Any], str]] = [
     ({"on_low": "block"}, "on_low='block'"),
     ({"draws": 4}, "draws=4"),
     ({"draws": 4, "draws_per_run": 8}, "draws=4"),
+    ({"thresholds": {"read_only": None}}, "thresholds={'read_only': None}"),
+    ({"thresholds": {"read_only": None, "irreversible": 1.0}}, "thresholds['read_only']=None"),
+    ({"threshold": 0.0, "mode": "enforce", "tools": {"rm": "irreversible"}}, "tools['rm']='irreversible'"),
 ]
 
 
@@ -52,6 +73,37 @@ def test_a_setting_without_effect_is_refused_with_the_remedy(settings: dict[str,
         Rules(**settings)
     assert name in str(caught.value)
     assert "set " in str(caught.value)
+
+
+NESTED: list[tuple[dict[str, Any], str]] = [
+    ({"thresholds": {"default": 1.0}}, "`threshold`"),
+    ({"thresholds": {"readonly": 1.0}}, "'read_only', 'irreversible', 'final_answer'"),
+    ({"thresholds": {"read_only": math.nan}}, "thresholds['read_only'] is nan"),
+    ({"tools": {"rm": "dangerous"}}, "tools['rm'] is 'dangerous'; allowed: 'read_only', 'default', 'irreversible'"),
+    ({"tools": {"": "default"}}, "a tool's name, or a glob"),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), NESTED)
+def test_an_invalid_tier_is_named_with_what_is_allowed(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(RulesError) as caught:
+        Rules(threshold=0.0, **settings)
+    assert said in str(caught.value)
+
+
+def test_a_kind_is_held_to_its_own_threshold_and_the_others_to_the_common_one() -> None:
+    rules = Rules(threshold=0.0, thresholds={"read_only": None, "irreversible": 2})
+    held = [rules.threshold_of(kind) for kind in ("read_only", "default", "irreversible", "final_answer")]
+    assert held == [None, 0.0, 2.0, 0.0]
+
+
+def test_a_threshold_nobody_calibrated_is_only_watched_unless_the_rules_say_enforce() -> None:
+    assert Rules(threshold=0.0).effective_mode == "shadow"
+    assert Rules(thresholds={"irreversible": 0.0}).effective_mode == "shadow"
+    assert Rules(threshold=0.0, mode="enforce").effective_mode == "enforce"
+    assert Rules(threshold=0.0, calibration=CALIBRATION).effective_mode == "enforce"
+    assert Rules(threshold=0.0, calibration=CALIBRATION, mode="shadow").effective_mode == "shadow"
+    assert Rules(draws=4, select="best").effective_mode == "enforce", "nothing is judged"
 
 
 def test_rules_do_not_change_once_made() -> None:

@@ -17,13 +17,14 @@ from guard.agents import (
     act,
     agent_node,
     build,
+    enforced,
     run,
     say,
     simple,
 )
 from langchain_core.messages import AIMessage
 
-from pa_middleware import Guard, GuardError, Rules, Step, StepScore
+from pa_middleware import Guard, GuardError, Step, StepScore
 from pa_middleware.scoring.errors import UnscorableActionError
 from pa_middleware.scoring.scorer import CallScore, CandidateScore
 
@@ -83,20 +84,20 @@ FAILURES: dict[str, Any] = {
 @pytest.mark.parametrize("how", ["sync", "async"])
 @pytest.mark.parametrize("name", FAILURES)
 def test_nothing_runs_when_the_scorer_fails(name: str, how: How) -> None:
-    builder, world = simple([act(1)], Rules(threshold=0.0), Failing(FAILURES[name]))
+    builder, world = simple([act(1)], enforced(threshold=0.0), Failing(FAILURES[name]))
     final = run(builder.compile(), how=how)
     (record,) = final["pa"]
     assert world.ran == []
     assert (record["decision"], record["reason"], record["score"]) == ("abstain", "scorer_error", None)
     assert record["error"]
     assert len(record["error"]) < 6000
-    assert final["messages"][-1].text == Rules().abstain_message
+    assert final["messages"][-1].text == enforced().abstain_message
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 @pytest.mark.parametrize("name", FAILURES)
 def test_under_flag_actions_run_unscored_and_say_so(name: str, how: How) -> None:
-    rules = Rules(threshold=0.0, draws=2, on_scorer_error="flag")
+    rules = enforced(threshold=0.0, draws=2, on_scorer_error="flag")
     builder, world = simple([act(1), say(1)], rules, Failing(FAILURES[name], ValueError("still")))
     final = run(builder.compile(), how=how)
     assert world.ran == [1.0]
@@ -107,7 +108,7 @@ def test_under_flag_actions_run_unscored_and_say_so(name: str, how: How) -> None
 
 
 def test_the_scorer_may_recover() -> None:
-    builder, world = simple([act(1), act(-1), act(2), say(1)], Rules(threshold=0.0, draws=2, on_scorer_error="flag"),
+    builder, world = simple([act(1), act(-1), act(2), say(1)], enforced(threshold=0.0, draws=2, on_scorer_error="flag"),
                             Failing(ValueError("once"), None))  # fmt: skip
     decisions = [(record["decision"], record["error"]) for record in run(builder.compile())["pa"]]
     assert decisions == [("flag", "ValueError: once"), ("pass", None), ("pass", None)]
@@ -115,14 +116,14 @@ def test_the_scorer_may_recover() -> None:
 
 
 def test_under_flag_an_action_known_to_be_low_does_not_run_in_place_of_an_unscored_one() -> None:
-    rules = Rules(threshold=0.0, draws=2, on_scorer_error="flag")
+    rules = enforced(threshold=0.0, draws=2, on_scorer_error="flag")
     builder, world = simple([act(-1), act(-5), say(1)], rules, Failing(None, ValueError("late"), None))
     record = run(builder.compile())["pa"][0]
     assert (record["decision"], record["selected"], world.ran) == ("flag", 1, [-5.0])
 
 
 def test_under_flag_an_action_that_cannot_be_scored_does_not_run() -> None:
-    rules = Rules(threshold=0.0, draws=2, on_scorer_error="flag")
+    rules = enforced(threshold=0.0, draws=2, on_scorer_error="flag")
     builder, world = simple(
         [act(-1), act(5), say(1)], rules, Failing(UnscorableActionError("empty"), ValueError("late"), None)
     )
@@ -134,7 +135,7 @@ def test_a_history_that_fails_counts_as_the_scorer_failing() -> None:
     def broken(state: Any) -> Any:
         raise KeyError("no history")
 
-    builder, world = simple([act(1)], Rules(threshold=0.0), history=broken)
+    builder, world = simple([act(1)], enforced(threshold=0.0), history=broken)
     (record,) = run(builder.compile())["pa"]
     assert (record["decision"], record["error"]) == ("abstain", "KeyError: 'no history'")
     assert world.ran == []
@@ -142,7 +143,7 @@ def test_a_history_that_fails_counts_as_the_scorer_failing() -> None:
 
 def test_scores_without_calls_of_their_own_are_enough_and_then_a_low_action_is_blocked_whole() -> None:
     builder, world = simple(
-        [act(1, 2), say(1)], Rules(threshold=0.0, on_low="block"), Failing(answered(-1.0, calls=()), None)
+        [act(1, 2), say(1)], enforced(threshold=0.0, on_low="block"), Failing(answered(-1.0, calls=()), None)
     )
     final = run(builder.compile())
     assert world.ran == []
@@ -154,7 +155,7 @@ def test_what_the_node_itself_raises_passes_through() -> None:
         raise ZeroDivisionError("the node's own")
 
     world = World()
-    graph = build(Guard(ByArgument(), Rules(threshold=0.0, draws=2)), agent, world).compile()
+    graph = build(Guard(ByArgument(), enforced(threshold=0.0, draws=2)), agent, world).compile()
     with pytest.raises(ZeroDivisionError, match="the node's own"):
         run(graph)
 
@@ -167,7 +168,7 @@ class Coroutine:
 @pytest.mark.parametrize("scorer", [None, 1.0, ByArgument, lambda steps: [], Coroutine()])
 def test_what_is_no_scorer_is_refused(scorer: Any) -> None:
     with pytest.raises(GuardError, match="scorer is"):
-        Guard(scorer, Rules())
+        Guard(scorer, enforced())
 
 
 def test_what_are_no_rules_is_refused() -> None:
@@ -179,7 +180,7 @@ def test_what_are_no_rules_is_refused() -> None:
 def test_an_error_of_an_earlier_draw_does_not_degrade_a_step_that_passes() -> None:
     world = World()
     model = Scripted(replies=[AIMessage(""), act(1), say(1)])
-    guard = Guard(ByArgument(), Rules(threshold=0.0, draws=2))
+    guard = Guard(ByArgument(), enforced(threshold=0.0, draws=2))
     record = run(build(guard, agent_node(model), world).compile())["pa"][0]
     assert (record["decision"], record["error"]) == ("pass", None)
     assert record["candidates"][0]["error"] == "UnscorableActionError: an empty action"

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, say
+from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_node, build, enforced, say
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
@@ -16,10 +16,10 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.runtime import Runtime
 from langgraph.types import StreamWriter
 
-from pa_middleware import Guard, GuardState, Rules
+from pa_middleware import Guard, GuardState
 
 MODES = ["messages", "updates", "values", "custom"]
-RULES = Rules(threshold=0.0, draws=4)
+RULES = enforced(threshold=0.0, draws=4)
 SECRET = "rejected"
 
 
@@ -118,9 +118,9 @@ def test_only_accepted_messages_are_streamed_and_each_once(how: How, kind: str, 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_an_abstention_is_streamed_and_what_it_replaces_is_not(how: How) -> None:
     model = Scripted(replies=script())
-    graph = build(Guard(ByArgument(), Rules(threshold=9.0, draws=4)), node(model, "invoke"), World()).compile()
+    graph = build(Guard(ByArgument(), enforced(threshold=9.0, draws=4)), node(model, "invoke"), World()).compile()
     events = stream(graph, how, stream_mode=["messages"])
-    assert [data[0].text for _, data in events] == [Rules().abstain_message]
+    assert [data[0].text for _, data in events] == [enforced().abstain_message]
 
 
 def writers(model: Scripted, kind: str) -> Any:
@@ -181,7 +181,7 @@ def test_a_graph_as_the_node_streams_its_accepted_run_only(how: How) -> None:
 def test_shadow_mode_streams_token_by_token_as_the_agent_does_without_a_guard() -> None:
     def tokens(guarded: bool) -> list[str]:
         model = Scripted(replies=[act(-1, text="word by word"), say(-1, "two words")])
-        guard = Guard(ByArgument(), Rules(threshold=0.0, mode="shadow"))
+        guard = Guard(ByArgument(), enforced(threshold=0.0, mode="shadow"))
         builder: Any = build(guard, node(model, "invoke"), World()) if guarded else plain(model)
         return [message.text for message, _ in stream(builder.compile(), "sync", stream_mode="messages")]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from guard.agents import ByArgument, Failing, How, Place, Scripted, World, act, agent_node, build, run, say
+from guard.agents import ByArgument, Failing, How, Place, Scripted, World, act, agent_node, build, enforced, run, say
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracing.conftest import Backend
 
 SCRIPT = [act(-1), act(1), say(-1), say(-2)]
-RULES = Rules(threshold=0.0, draws=2)
+RULES = enforced(threshold=0.0, draws=2)
 
 
 def guard(backend: Backend, rules: Rules = RULES, scorer: Any = None) -> Guard:
@@ -67,7 +67,7 @@ def test_a_run_that_is_interrupted_and_resumed_is_one_trace_and_no_error(backend
 
 
 def test_a_failing_scorer_is_an_error_on_the_span_and_a_low_score_is_none(backend: Backend) -> None:
-    rules = Rules(threshold=0.0, on_scorer_error="flag")
+    rules = enforced(threshold=0.0, on_scorer_error="flag")
     scorer = Failing(KeyError("x"), None)
     run(build(guard(backend, rules, scorer), agent_node(Scripted(replies=[act(1), say(-1)])), World()).compile())
     failed, low = backend.spans(names.GUARD_SPAN)

@@ -1,0 +1,75 @@
+"""What every guard, wherever it is placed, is made from; and whether its parts belong together."""
+
+from __future__ import annotations
+
+import logging
+from inspect import iscoroutinefunction
+from typing import Any
+
+from pa_middleware.guard.core import GuardCore, History, check_names
+from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.rules import Rules
+from pa_middleware.scoring.fingerprint import differences, fingerprint_of
+from pa_middleware.scoring.scorer import Scorer, Tool
+from pa_middleware.tracing import Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+def make_core(
+    scorer: Scorer,
+    rules: Rules,
+    *,
+    history: History | None = None,
+    messages_key: str = "messages",
+    tools: tuple[Tool, ...] | None = None,
+    stream: str = "buffered",
+    **telemetry: Any,
+) -> GuardCore:
+    """The parts that a guard shares; arguments as for `Guard`, `telemetry` as for `Telemetry`.
+
+    Raises:
+        GuardError: no scorer, no rules, or rules that were calibrated with another scorer.
+        RulesError: a setting of the rules that has no effect among these tools.
+    """
+    if not isinstance(scorer, Scorer) or isinstance(scorer, type) or iscoroutinefunction(scorer.score):
+        raise GuardError(
+            f"scorer is {scorer!r:.100}; needed: an object with a plain method score(steps), such as a ModelPair"
+        )
+    if not isinstance(rules, Rules):
+        raise GuardError(f"rules is {rules!r:.100}; needed: Rules(...)")
+    if stream not in ("buffered", "live"):
+        raise GuardError(f"stream is {stream!r}; allowed: 'buffered', 'live'")
+    if tools is not None:
+        check_names(rules, tools)
+    _check_calibration(scorer, rules)
+    described = Telemetry(
+        scorer=type(scorer).__name__,
+        policy_model=str(getattr(scorer, "policy_name", "")),
+        reference_model=str(getattr(scorer, "reference_name", "")),
+        fingerprint=lambda: fingerprint_of(scorer),
+        **telemetry,
+    )
+    return GuardCore(scorer, rules, described, history, messages_key, tools, live=stream == "live")
+
+
+def _check_calibration(scorer: Scorer, rules: Rules) -> None:
+    """A threshold means something under the scorer it was found with, and nothing under another."""
+    if rules.calibration is None:
+        if rules.mode is None and rules.judges:
+            logger.warning(
+                "the threshold is not calibrated, so this guard watches and changes nothing (mode='shadow'); calibrate "
+                "it with `pa-middleware calibrate`, or set mode='enforce' to act on it as it is"
+            )
+        return
+    found = fingerprint_of(scorer)
+    if found is None:
+        raise GuardError(
+            f"the rules were calibrated, and {type(scorer).__name__} has no fingerprint() to tell whether with this "
+            "scorer; give it one, or leave the calibration out with dataclasses.replace(rules, calibration=None)"
+        )
+    if different := differences(rules.calibration.fingerprint, found):
+        raise GuardError(
+            f"the rules were calibrated with another scorer: it differs in {', '.join(different)}. Load the pair they "
+            "were made with, or calibrate again with this one"
+        )

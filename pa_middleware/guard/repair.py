@@ -1,0 +1,44 @@
+"""A conversation that went on while a human was being asked: the calls that nobody answered are closed.
+
+Providers refuse a conversation in which a tool call has no answer, and the answer belongs right behind the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
+
+from pa_middleware.guard.record import Record, find, last_action
+
+SUPERSEDED = "Not executed: nobody approved this call before the conversation went on."
+
+
+def close_superseded(
+    messages: Sequence[BaseMessage], records: Sequence[Record]
+) -> tuple[list[BaseMessage], list[BaseMessage]]:
+    """The conversation with its open escalation closed, and what turns the old one into it.
+
+    Args:
+        messages: the conversation, oldest first.
+        records: the guard's.
+
+    Returns:
+        The whole conversation, and the update for a reducer such as `add_messages`: empty if there is nothing to close.
+    """
+    action, after = last_action(messages)
+    record = find(records, action.id) if action is not None else None
+    if action is None or record is None or record["decision"] != "escalate":
+        return list(messages), []
+    answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
+    answers: list[BaseMessage] = [
+        ToolMessage(SUPERSEDED, tool_call_id=call["id"] or "", name=call["name"], status="error")
+        for call in action.tool_calls
+        if call["id"] not in answered
+    ]
+    if not answers:
+        return list(messages), []
+    later = [message for message in after if not isinstance(message, ToolMessage)]
+    kept = [message for message in messages if all(message is not each for each in later)]
+    moved = [RemoveMessage(id=message.id) for message in later if message.id is not None]
+    return [*kept, *answers, *later], [*moved, *answers, *later]

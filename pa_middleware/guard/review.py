@@ -1,0 +1,221 @@
+"""A human's word on an escalated step: asked by an interrupt before any of its tools runs, and kept as a record.
+
+Questions and answers have the shape of LangChain's human-in-the-loop middleware, so that the same front ends serve
+both: `{"action_requests": [...], "review_configs": [...]}` is answered by `{"decisions": [...]}`, one for each request,
+in order. An answer that cannot be understood is asked for again, and says why."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import interrupt
+
+from pa_middleware.guard import place
+from pa_middleware.guard.core import GuardCore
+from pa_middleware.guard.decision import HumanDecision
+from pa_middleware.guard.hand import AskScorer
+from pa_middleware.guard.judge import check_answer, good_enough, kind_of_action
+from pa_middleware.guard.record import Record, action_digest, call_entry, describe
+from pa_middleware.guard.rules import Rules
+from pa_middleware.guard.tiers import Kind, Tier
+from pa_middleware.guard.turn import Shown
+from pa_middleware.scoring.errors import UnscorableActionError
+from pa_middleware.scoring.scorer import CandidateScore, Step
+
+logger = logging.getLogger(__name__)
+
+ALLOWED: tuple[HumanDecision, ...] = get_args(HumanDecision)
+REJECTED = "Not executed: a human rejected this call. Choose another action."
+EDIT_REFUSED = "Not executed: a human edited this call, and the edited call was judged unlikely to help."
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a human made of a step."""
+
+    action: AIMessage
+    """The action with its calls as edited; the same id."""
+    record: Record
+    """The human's record: what may run now."""
+    answers: tuple[ToolMessage, ...]
+    """Answers to the calls that do not run."""
+
+
+async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Record, ask: AskScorer) -> Review:
+    """Ask a human about the escalated calls of an action, by an interrupt, and put the answer into effect.
+
+    The interrupt comes first, so that resuming, which runs all of this again, repeats nothing but the question.
+
+    Args:
+        core: the guard's.
+        shown: what the model was shown when it proposed the action.
+        action: as it was scored.
+        record: of the rules, that escalated it.
+        ask: asks the scorer, about edited calls.
+    """
+    entries = {entry["id"]: entry for entry in record["calls"]}
+    held = [call for call in action.tool_calls if entries[call["id"]]["decision"] == "escalate"]
+    decided = dict(zip([call["id"] for call in held], _answers(record, held, entries), strict=True))
+    edited = action.model_copy(
+        update={"tool_calls": [_edited(call, decided.get(call["id"])) for call in action.tool_calls]}
+    )
+    changed = [call["id"] for call in held if decided[call["id"]]["type"] == "edit"]
+    tiers = shown.tiers(edited, core.rules)
+    again = await _scored(shown, edited, ask) if changed and not core.rules.trust_human_edits else None
+    refused = dict.fromkeys(changed, EDIT_REFUSED) if again is not None and not _runs(again, tiers, core.rules) else {}
+    answers = [
+        answer for call in held if (answer := _answer(call, decided[call["id"]], refused.get(call["id"]))) is not None
+    ]
+    unanswered = {call["id"] for call in edited.tool_calls} - {answer.tool_call_id for answer in answers}
+    core.telemetry.review(
+        index=record["step"],
+        of=record["span"],
+        anchor=record["anchor"],
+        decisions=[decided[call["id"]]["type"] for call in held],
+        tool_names=[call["name"] for call in held],
+        tool_call_ids=[call["id"] for call in held],
+        response_id=action.id,
+        attributes=place.origin(place.current_config()),
+    )
+    calls = []
+    for position, call in enumerate(edited.tool_calls):
+        entry, decision = entries[call["id"]], decided.get(call["id"])
+        if decision is not None:
+            score = _call_score(again, position) if decision["type"] == "edit" else entry["score"]
+            threshold = core.rules.threshold_of(tiers[position] or "final_answer")
+            entry = call_entry(
+                call,
+                score=score,
+                tier=tiers[position],
+                threshold=threshold,
+                decision="pass" if call["id"] in unanswered else "block",
+            ) | {"human": decision["type"]}
+        calls.append(entry)
+    return Review(edited, _record(record, edited, calls, kind_of_action(tiers), again), tuple(answers))
+
+
+def _answers(record: Record, held: Sequence[ToolCall], entries: Mapping[Any, Record]) -> list[Mapping[str, Any]]:
+    """The human's decisions, one for each held call; asked for until they can be understood."""
+    question: dict[str, Any] = {
+        "action_requests": [
+            {"name": call["name"], "args": call["args"], "description": _description(call, entries[call["id"]], record)}
+            for call in held
+        ],
+        "review_configs": [{"action_name": call["name"], "allowed_decisions": list(ALLOWED)} for call in held],
+    }
+    while True:
+        answer = interrupt(question)
+        problem = _problem(answer, len(held))
+        if problem is None:
+            decisions: list[Mapping[str, Any]] = answer["decisions"]
+            return decisions
+        question = {**question, "error": f"{problem}. Nothing was executed; answer again."}
+
+
+def _problem(answer: Any, count: int) -> str | None:
+    """What is wrong with an answer; None if nothing is."""
+    decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
+    if not isinstance(decisions, list | tuple) or len(decisions) != count:
+        return (
+            f'the answer is {answer!r:.200}; allowed: {{"decisions": [...]}} with {count} of them, one for each request'
+        )
+    for decision in decisions:
+        kind = decision.get("type") if isinstance(decision, Mapping) else None
+        if kind not in ALLOWED:
+            return f"a decision is {decision!r:.200}; allowed: a type among {', '.join(ALLOWED)}"
+        if kind == "edit":
+            edit = decision.get("edited_action")
+            name, args = (edit.get("name"), edit.get("args")) if isinstance(edit, Mapping) else (None, None)
+            if not isinstance(name, str) or not isinstance(args, Mapping):
+                return f"an edit is {decision!r:.200}; allowed: an edited_action with a name and args"
+        text = decision.get("message")
+        if not isinstance(text, str) and (text is not None or kind == "respond"):
+            return f"the message of a decision is {text!r:.100}; allowed: text" + (
+                "" if kind == "respond" else ", or none"
+            )
+    return None
+
+
+def _description(call: ToolCall, entry: Record, record: Record) -> str:
+    if record["score"] is None:
+        why = "The action could not be scored"
+    else:
+        score, threshold = record["score"], record["threshold"]
+        why = f"Progress advantage {score:+.3g}" + ("" if threshold is None else f", threshold {threshold:+.3g}")
+        if entry["score"] is not None:
+            why += f"; this call {entry['score']:+.3g}"
+    arguments = json.dumps(call["args"], ensure_ascii=False, default=str)
+    return f"{why} ({record['reason'].replace('_', ' ')}).\n\nTool: {call['name']}\nArgs: {arguments}"
+
+
+def _edited(call: ToolCall, decision: Mapping[str, Any] | None) -> ToolCall:
+    if decision is None or decision["type"] != "edit":
+        return call
+    edit = decision["edited_action"]
+    return {**call, "name": edit["name"], "args": dict(edit["args"])}
+
+
+def _answer(call: ToolCall, decision: Mapping[str, Any], refused: str | None) -> ToolMessage | None:
+    """The answer to a call that does not run; None if it does."""
+    match decision["type"]:
+        case "reject":
+            text, status = decision.get("message") or REJECTED, "error"
+        case "respond":
+            text, status = decision["message"], "success"
+        case _ if refused is not None:
+            text, status = refused, "error"
+        case _:
+            return None
+    name = _edited(call, decision)["name"]
+    return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status=status)
+
+
+async def _scored(shown: Shown, action: AIMessage, ask: AskScorer) -> CandidateScore | Exception:
+    """The score of an edited action, under the prompt of the first one; or what stands in its place."""
+    step = Step(shown.history(), [action], shown.tools, place.conversation(place.current_config()))
+    try:
+        return check_answer(await ask([step]), [action]).candidates[0]
+    except GraphBubbleUp:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
+        logger.warning("the scorer failed on an edited call: %s", describe(error))
+        return error
+
+
+def _runs(again: CandidateScore | Exception, tiers: Sequence[Tier | None], rules: Rules) -> bool:
+    """Whether an edited action may run, going by its own score."""
+    if isinstance(again, Exception):
+        return rules.on_scorer_error == "flag" and not isinstance(again, UnscorableActionError)
+    return good_enough(again, tiers, rules)
+
+
+def _call_score(again: CandidateScore | Exception | None, position: int) -> float | None:
+    calls = again.calls if isinstance(again, CandidateScore) else ()
+    return calls[position].score if calls else None
+
+
+def _record(
+    record: Record, action: AIMessage, calls: list[Record], kind: Kind, again: CandidateScore | Exception | None
+) -> Record:
+    """The human's record, beside the rules' own."""
+    kept = {name: record[name] for name in ("v", "id", "step", "mode", "threshold", "p_success", "anchor", "span")}
+    score = again.score if isinstance(again, CandidateScore) else None
+    return {
+        **kept,
+        "by": "human",
+        "decision": "pass" if any(entry["decision"] == "pass" for entry in calls) else "block",
+        "reason": "human",
+        "kind": kind,
+        "score": record["score"] if again is None else score,
+        "selected": 0,
+        "digest": action_digest(action),
+        "calls": calls,
+        "candidates": [],
+        "error": describe(again) if isinstance(again, Exception) else None,
+    }

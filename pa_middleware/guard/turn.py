@@ -1,0 +1,61 @@
+"""One step of an agent as a framework presents it: what a guard needs to draw, score and answer, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.tools import BaseTool
+
+from pa_middleware.guard.quiet import Muted
+from pa_middleware.guard.record import Record
+from pa_middleware.guard.rules import Rules
+from pa_middleware.guard.tiers import Tier, tier_of
+from pa_middleware.scoring.scorer import Tool
+
+
+class Proposed(Protocol):
+    """One draw of the agent."""
+
+    @property
+    def action(self) -> AIMessage:
+        """The proposed action; it and each of its calls have ids."""
+        ...
+
+    def accepted(self, record: Record) -> Any:
+        """The framework's answer when this draw is taken, the record beside it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the model is shown in a step."""
+
+    history: Callable[[], Sequence[BaseMessage]]
+    """The messages, oldest first."""
+    tools: Sequence[Tool]
+    answers: frozenset[str] = frozenset()
+    """Names of tools that nothing runs: calling one of them gives the final answer its form."""
+
+    def tiers(self, action: AIMessage, rules: Rules) -> tuple[Tier | None, ...]:
+        """The tier of each call of an action; None for one that only gives the final answer its form."""
+        metadata = {tool.name: tool.metadata for tool in self.tools if isinstance(tool, BaseTool)}
+        return tuple(
+            None if call["name"] in self.answers else tier_of(call["name"], rules.tools, metadata.get(call["name"]))
+            for call in action.tool_calls
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step of an agent."""
+
+    records: Sequence[Record]
+    """The guard's, of all of the run, oldest first."""
+    shown: Shown
+    draw: Callable[[Muted], Awaitable[Proposed]]
+    """Makes one draw, muted."""
+    abstained: Callable[[AIMessage, Record], Any]
+    """The framework's answer when a safe message stands in for every draw."""
