@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from pa_middleware.guard.record import Record, find, last_action
 
@@ -40,5 +41,5 @@ def close_superseded(
         return list(messages), []
     later = [message for message in after if not isinstance(message, ToolMessage)]
     kept = [message for message in messages if all(message is not each for each in later)]
-    moved = [RemoveMessage(id=message.id) for message in later if message.id is not None]
-    return [*kept, *answers, *later], [*moved, *answers, *later]
+    closed = [*kept, *answers, *later]
+    return closed, [RemoveMessage(id=REMOVE_ALL_MESSAGES), *closed]  # an answer can only be put in by putting all anew

@@ -122,9 +122,7 @@ def _problem(answer: Any, count: int) -> str | None:
     """What is wrong with an answer; None if nothing is."""
     decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
     if not isinstance(decisions, list | tuple) or len(decisions) != count:
-        return (
-            f'the answer is {answer!r:.200}; allowed: {{"decisions": [...]}} with {count} of them, one for each request'
-        )
+        return f'the answer is {answer!r:.200}; allowed: {{"decisions": [...]}} with {count}, one for each request'
     for decision in decisions:
         kind = decision.get("type") if isinstance(decision, Mapping) else None
         if kind not in ALLOWED:
@@ -136,9 +134,7 @@ def _problem(answer: Any, count: int) -> str | None:
                 return f"an edit is {decision!r:.200}; allowed: an edited_action with a name and args"
         text = decision.get("message")
         if not isinstance(text, str) and (text is not None or kind == "respond"):
-            return f"the message of a decision is {text!r:.100}; allowed: text" + (
-                "" if kind == "respond" else ", or none"
-            )
+            return f"a message is {text!r:.100}; allowed: text" + ("" if kind == "respond" else ", or none")
     return None
 
 
