@@ -95,8 +95,8 @@ def test_what_is_wrong_with_a_file_is_said_with_its_name(name: str, tmp_path: Pa
 def test_a_file_is_json_or_toml_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(RulesError, match=r"'rules.yaml'; allowed: a name that ends in .json or .toml"):
         Rules.load("rules.yaml")
+    (tmp_path / "rules.toml").write_text("threshold: 1")
     with pytest.raises(RulesError, match="cannot be read as TOML"):
-        (tmp_path / "rules.toml").write_text("threshold: 1")
         Rules.load(tmp_path / "rules.toml")
     with pytest.raises(FileNotFoundError):
         Rules.load(tmp_path / "missing.json")
