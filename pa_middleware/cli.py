@@ -39,18 +39,39 @@ def trace(
 
 @app.command()
 def demo(
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes in each row.")] = 75,
+    *,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Episodes in each row: by default 75, in mode shadow 150.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the worlds and of the agent's draws.")] = 11,
     mode: Annotated[
-        Literal["enforce", "off"], typer.Option(help="off runs the agent without any guard, for comparison.")
+        Literal["enforce", "shadow", "off"],
+        typer.Option(help="shadow scores and changes nothing; off runs the agent without any guard."),
     ] = "enforce",
+    rules: Annotated[Path | None, typer.Option(help="Rules file for the guarded driver, in mode enforce.")] = None,
+    driver: Annotated[
+        Literal["weak", "straying"] | None,
+        typer.Option(help="Who drives: by default weak, in mode shadow straying.", show_default=False),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
     traces: Annotated[Path, typer.Option(help="Folder for the trace.")] = Path("traces"),
 ) -> None:
     """Watch a weak agent fail unguarded and succeed guarded, on a real pair of models."""
-    from pa_demos.taxi.demo import run_demo
+    from pa_demos.taxi.demo import check_rules, run_demo
 
-    run_demo(Console(), episodes=episodes, seed=seed, mode=mode, json_path=json, traces=traces)
+    from pa_middleware.guard.errors import GuardError, RulesError
+
+    if rules is not None:
+        if mode != "enforce":
+            raise typer.BadParameter(f"has no effect with --mode {mode}; leave one of them out", param_hint="--rules")
+        try:
+            check_rules(rules)
+        except (OSError, GuardError, RulesError) as error:
+            raise typer.BadParameter(str(error), param_hint="--rules") from error
+    run_demo(
+        Console(), episodes=episodes, seed=seed, mode=mode, json_path=json, traces=traces, rules=rules, driver=driver
+    )
 
 
 if __name__ == "__main__":

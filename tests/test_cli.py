@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, StateGraph
 from typer.testing import CliRunner, Result
 
-from pa_middleware import Guard, GuardState, Step, StepScore, record
+from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
 from pa_middleware.cli import app
 from pa_middleware.scoring.scorer import CandidateScore
 from pa_middleware.tracing import read
@@ -39,7 +39,7 @@ def trace_file(tmp_path: Path) -> Path:
     builder = StateGraph(GuardState)
     file = tmp_path / "trace.jsonl"
     with record(file):
-        builder.add_node("agent", Guard(_Always(), enforced(threshold=-0.5, on_low="flag")).node(agent))
+        builder.add_node("agent", Guard(_Always(), Rules(threshold=-0.5, on_low="flag", mode="enforce")).node(agent))
         builder.add_edge(START, "agent")
         graph = builder.compile()
         for conversation in "abc":
@@ -120,7 +120,9 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "without .jsonl files" in _words(result)
 
 
-@pytest.mark.parametrize("arguments", [["--episodes", 0], ["--mode", "shadow"], ["--seed", -1]])
+@pytest.mark.parametrize(
+    "arguments", [["--episodes", 0], ["--mode", "watch"], ["--seed", -1], ["--rules", "none.json"]]
+)
 def test_settings_of_the_demo_that_make_no_sense_are_refused(arguments: list[object]) -> None:
     assert _run("demo", *arguments).exit_code == WRONG_USE
 
@@ -145,6 +147,61 @@ def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path, mon
     figures, traces = tmp_path / "figures.json", tmp_path / "traces"
     result = _run("demo", "--episodes", 1, "--mode", "off", "--json", figures, "--traces", traces)
     assert result.exit_code == 0, result.output
-    assert set(json.loads(figures.read_text(encoding="utf-8"))) == {"unguarded", "agent"}
+    assert set(json.loads(figures.read_text(encoding="utf-8"))) == {"unguarded", "agent", "seed"}
     assert not traces.exists()
     assert "guarded: score" not in result.output
+
+
+def test_demo_in_shadow_mode_counts_compares_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    figures, traces = tmp_path / "figures.json", tmp_path / "traces"
+    result = _run("demo", "--episodes", 2, "--mode", "shadow", "--json", figures, "--traces", traces)
+    assert result.exit_code == 0, result.output
+    report = json.loads(figures.read_text(encoding="utf-8"))
+    assert {"unguarded", "shadow", "overhead_ratio", "trace"} <= set(report)
+    assert {key: value for key, value in report["unguarded"].items() if key != "seconds"} == {
+        key: value for key, value in report["shadow"].items() if key != "seconds"
+    }
+    assert report["same_actions"] == {"episodes": 2, "same": 2}
+    counts = report["would_have_blocked"]
+    assert counts["failed"]["episodes"] + counts["delivered"]["episodes"] == 2
+    assert [run.conversation_id for run in read(report["trace"])] == ["shadow-110000", "shadow-110001"]
+    labels = Path(report["labels"]).read_text(encoding="utf-8").splitlines()
+    assert Path(report["labels"]).parent == Path(report["trace"])
+    assert [line.split(",")[::2] for line in labels] == [
+        ["run", "task"],
+        ["shadow-110000", "110000"],
+        ["shadow-110001", "110001"],
+    ]
+    words = _words(result)
+    assert "2 of 2 episodes took the same actions as unguarded." in words
+    assert "--alpha 0.1 --out rules.json" in words
+    assert "guarded: score" not in words
+
+
+@pytest.mark.parametrize("mode", ["shadow", "off"])
+def test_rules_for_a_demo_that_guards_nothing_are_refused(tmp_path: Path, mode: str) -> None:
+    Rules(threshold=0.0, mode="enforce").save(tmp_path / "rules.json")
+    result = _run("demo", "--mode", mode, "--rules", tmp_path / "rules.json")
+    assert result.exit_code == WRONG_USE
+    assert f"Invalid value for --rules: has no effect with --mode {mode}" in _words(result)
+
+
+def test_rules_that_the_demo_cannot_run_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    Rules(threshold=0.0, on_low="escalate", mode="enforce").save(tmp_path / "rules.json")
+    result = _run("demo", "--rules", tmp_path / "rules.json", "--traces", tmp_path / "traces")
+    assert result.exit_code == WRONG_USE
+    assert "these rules ask a human" in _words(result)
+    assert not (tmp_path / "traces").exists()
+
+
+def test_demo_guards_with_the_rules_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    Rules(threshold=1e9, mode="enforce").save(tmp_path / "rules.toml")
+    figures = tmp_path / "figures.json"
+    result = _run(
+        "demo", "--episodes", 1, "--rules", tmp_path / "rules.toml", "--json", figures, "--traces", tmp_path / "traces"
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(figures.read_text(encoding="utf-8"))["guarded"]["steps"] == 0  # it stops at once
+    assert "guarded: the rules of" in result.output

@@ -78,7 +78,7 @@ def _admit_calls(
     core: GuardCore, state: Any, action: AIMessage, after: Sequence[BaseMessage], record: Record | None
 ) -> Admission:
     """Each call held to its entry in the record."""
-    scored = list(record["calls"]) if record is not None and record["decision"] in _RUNS else []
+    scored = runnable_calls(record)
     answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
     judged = [(call, objection(call, scored)) for call in action.tool_calls if call["id"] not in answered]
     admitted = [call for call, problem in judged if problem is None]
@@ -100,6 +100,11 @@ def _admit_text(state: Any, action: AIMessage, record: Record | None) -> Admissi
     if record is None or record["decision"] not in _RUNS or record["digest"] != action_digest(action):
         raise GuardError("the action about to be executed is not one that was scored; nothing was executed")
     return Admission(state, ())
+
+
+def runnable_calls(record: Record | None) -> list[Record]:
+    """The entries of a record that `objection` holds calls to: none where nothing of the action may run."""
+    return list(record["calls"]) if record is not None and record["decision"] in _RUNS else []
 
 
 def objection(call: ToolCall, scored: list[Record]) -> str | None:

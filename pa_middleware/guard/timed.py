@@ -1,17 +1,78 @@
-"""Placeholder until the real one lands."""
+"""How a guard calls its scorer: from sync and async nodes, and within a time limit if there is one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from weakref import WeakSet
 
-from pa_middleware.scoring.errors import ScoringError
+from pa_middleware.scoring.errors import ScoringError, ScoringTimeoutError
 from pa_middleware.scoring.scorer import Scorer, Step, StepScore
+
+WORKERS = 8
+"""Most threads that calls with a time limit hold at once, stuck ones included."""
+_NAME = "pa-scoring"
 
 
 class ScorerCalls:
+    """Calls of one scorer, from any number of threads and event loops.
+
+    Args:
+        scorer: what is called.
+        timeout: seconds that a caller waits at most, more than 0; None: until the scorer answers.
+
+    With a time limit the scorer runs in one of at most `WORKERS` daemon threads, in a copy of the caller's context. A
+    thread cannot be stopped: a call that is late goes on in its thread, and its answer is nobody's.
+    """
+
     def __init__(self, scorer: Scorer, timeout: float | None) -> None:
         self._scorer = scorer
+        self._workers = None if timeout is None else _Workers(min(float(timeout), threading.TIMEOUT_MAX))
+
+    async def now(self, steps: Sequence[Step]) -> list[StepScore]:
+        """The scores; the calling thread waits for them, and the coroutine never suspends.
+
+        Raises:
+            ScoringTimeoutError: the scorer was late, or earlier late calls still hold every worker.
+            Exception: whatever the scorer raises, as it is; StopIteration, which no coroutine can pass on, becomes a
+                ScoringError.
+        """
+        if self._workers is None:
+            return self._score(steps)
+        call = self._workers.begin(lambda: self._score(steps))
+        try:
+            call.ended.result(call.remaining())
+        except TimeoutError:
+            raise self._workers.late(call) from None
+        finally:
+            self._workers.leave(call)
+        return call.outcome()
+
+    async def aside(self, steps: Sequence[Step]) -> list[StepScore]:
+        """The scores; the event loop goes on meanwhile. Raises what `now` raises.
+
+        A caller that is cancelled takes back a call that has not begun, and leaves one that has.
+        """
+        if self._workers is None:
+            alone = _Call(lambda: self._score(steps), math.inf)
+            await asyncio.to_thread(alone.make)  # not the scorer itself: asyncio makes another error of a TimeoutError
+            return alone.outcome()
+        call = self._workers.begin(lambda: self._score(steps))
+        try:
+            async with asyncio.timeout(call.remaining()):  # wait_for of 3.11 loses a cancellation that meets the answer
+                await asyncio.wrap_future(call.ended)
+        except TimeoutError:
+            raise self._workers.late(call) from None
+        finally:
+            self._workers.leave(call)
+        return call.outcome()
 
     def _score(self, steps: Sequence[Step]) -> list[StepScore]:
         try:
@@ -19,8 +80,127 @@ class ScorerCalls:
         except StopIteration as error:
             raise ScoringError("the scorer raised StopIteration") from error
 
-    async def now(self, steps: Sequence[Step]) -> list[StepScore]:
-        return self._score(steps)
 
-    async def aside(self, steps: Sequence[Step]) -> list[StepScore]:
-        return await asyncio.to_thread(self._score, steps)
+class _Call:
+    """One call of the scorer, and what came of it."""
+
+    def __init__(self, score: Callable[[], list[StepScore]], timeout: float) -> None:
+        self.deadline = time.monotonic() + timeout
+        self.begun = False
+        self.ended: Future[None] = Future()
+        """Done when there is an outcome. It never holds the scorer's error: a TimeoutError of the scorer's own must not
+        look like that of the wait."""
+        self.ended.set_running_or_notify_cancel()  # so that a cancelled waiter cannot cancel it under the worker
+        self._score = score
+        self._context = copy_context()
+        self._scores: list[StepScore] = []
+        self._error: BaseException | None = None
+
+    def remaining(self) -> float:
+        """Seconds left to wait, at least 0."""
+        return max(0.0, self.deadline - time.monotonic())
+
+    def overdue(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() >= self.deadline
+
+    def make(self) -> None:
+        """Call the scorer."""
+        try:
+            self._scores = self._context.run(self._score)
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            self._error = error
+
+    def outcome(self) -> list[StepScore]:
+        """What the scorer answered, or raised."""
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._scores
+        finally:
+            self._error = None  # its traceback holds this call: no cycle that would keep the scorer's tensors
+
+
+class _Workers:
+    """Daemon threads that make calls, oldest first. Each ends when there is nothing left to do."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._start_anew()
+        _alive.add(self)
+
+    def _start_anew(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_Call] = deque()
+        self._running: set[_Call] = set()
+        self._threads: set[threading.Thread] = set()
+
+    def begin(self, score: Callable[[], list[StepScore]]) -> _Call:
+        """Have this called as soon as a worker is free.
+
+        Raises:
+            ScoringTimeoutError: every worker is held by a call whose time is over.
+        """
+        call = _Call(score, self._timeout)
+        with self._lock:
+            stuck = sum(running.overdue() for running in self._running)
+            if stuck >= WORKERS:
+                raise ScoringTimeoutError(
+                    f"{stuck} earlier calls of the scorer have not come back, each after more than {self._timeout:g} "
+                    "s, and no worker is left for this one; find out where the scorer hangs, or give it more time "
+                    "with Rules(scoring_timeout=...)"
+                )
+            if len(self._threads) < WORKERS:
+                thread = threading.Thread(target=self._work, name=_NAME, daemon=True)
+                thread.start()
+                self._threads.add(thread)  # not before: one that could not start would count for good
+            self._waiting.append(call)
+        return call
+
+    def leave(self, call: _Call) -> None:
+        """Nobody waits for this call any more: if it has not begun, it never will."""
+        with self._lock:
+            if call in self._waiting:
+                self._waiting.remove(call)
+
+    def late(self, call: _Call) -> ScoringTimeoutError:
+        """The error of a caller that has waited long enough."""
+        if call.begun:
+            return ScoringTimeoutError(
+                f"the scorer gave no answer within {self._timeout:g} s; find out what holds it up, or give it more "
+                "time with Rules(scoring_timeout=...)"
+            )
+        return ScoringTimeoutError(
+            f"the scorer was not called: earlier calls held all {WORKERS} workers for {self._timeout:g} s; run fewer "
+            "conversations at once, or give each call more time with Rules(scoring_timeout=...)"
+        )
+
+    def _work(self) -> None:
+        while (call := self._next()) is not None:
+            call.make()
+            with self._lock:
+                self._running.discard(call)
+            call.ended.set_result(None)
+
+    def _next(self) -> _Call | None:
+        with self._lock:
+            while self._waiting:
+                call = self._waiting.popleft()
+                if not call.overdue():  # else its caller is about to leave
+                    call.begun = True
+                    self._running.add(call)
+                    return call
+            self._threads.discard(threading.current_thread())
+            return None
+
+
+_alive: WeakSet[_Workers] = WeakSet()
+
+
+def _start_anew_after_fork() -> None:
+    for workers in list(_alive):  # their threads are not there in the child
+        workers._start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_after_fork)

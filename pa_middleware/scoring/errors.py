@@ -21,3 +21,7 @@ class ContextLengthError(ScoringError):
 
 class PairError(ScoringError):
     """The two models do not form a pair: their vocabularies differ, or a checkpoint lacks what scoring needs."""
+
+
+class ScoringTimeoutError(ScoringError):
+    """The scorer was not done in the time the rules give it. What it answers later is discarded."""

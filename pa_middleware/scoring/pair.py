@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.checkpoints import check_same_vocabulary, load
 from pa_middleware.scoring.conversations import Conversations, Readings
 from pa_middleware.scoring.errors import ContextLengthError, PairError
+from pa_middleware.scoring.fingerprint import pair_fingerprint
 from pa_middleware.scoring.overlap import Overlap
 from pa_middleware.scoring.reading import Ids, Query
 from pa_middleware.scoring.rendering import RenderedAction, RenderedStep, Renderer
@@ -124,6 +126,10 @@ class ModelPair:
         self.aggregation = aggregation
         self.order = order
         self.overflow = overflow
+        self.end_of_turn = end_of_turn
+        self.template_kwargs = dict(template_kwargs or {})
+        self._identity: dict[str, str] = {}
+        self._identifying = threading.Lock()
         self.policy_name, self.reference_name = name or (_name(policy, "policy"), _name(reference, "reference"))
         for role, model in (("policy", self.policy), ("reference", self.reference)):
             if model.vocabulary_size < len(tokenizer):
@@ -209,6 +215,17 @@ class ModelPair:
     def forget(self, conversation: str | None = None) -> None:
         """Free what is kept of a conversation, or of all."""
         self.conversations.clear(conversation)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Which pair this is; see `fingerprint.pair_fingerprint`. Some values of every weight are read, the first time.
+
+        Raises:
+            ScoringError: weights are not in memory.
+        """
+        with self._identifying:
+            if not self._identity:
+                self._identity = pair_fingerprint(self)
+            return dict(self._identity)
 
     def least_margin(self, tokens: int) -> float:
         """The least difference between two scores of so many tokens that says more than rounding does.

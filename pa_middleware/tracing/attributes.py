@@ -22,6 +22,8 @@ MAX_TOKENS = 1024
 """Longest per-token array that is written."""
 MAX_ITEMS = 128
 """Most tool calls of one action that are written."""
+MAX_PARTS = 16
+"""Most parts of a scorer's fingerprint that are written."""
 MAX_GIVEN = 64
 """Most attributes taken from a caller; with our own they stay below the SDK's 128, beyond which the oldest go first."""
 
@@ -64,6 +66,12 @@ def given(attributes: Mapping[str, str | int] | None) -> Attributes:
         if isinstance(value, int | str):
             kept[text(name)] = text(value) if isinstance(value, str) else value
     return kept
+
+
+def fingerprint(parts: Mapping[str, str] | None) -> Attributes:
+    """The parts of a scorer's fingerprint, cleaned and bounded in number."""
+    kept = list((parts or {}).items())[:MAX_PARTS]
+    return {f"{names.SCORER_FINGERPRINT}.{text(part)}": text(value) for part, value in kept}
 
 
 def numbers(values: Mapping[str, float | None]) -> Attributes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from opentelemetry.metrics import Meter
 
 from pa_middleware.tracing import conventions as names
@@ -16,6 +18,9 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._decisions = meter.create_counter(names.DECISIONS_METRIC, "{decision}", "Decisions made by the guard")
+        self._reviews = meter.create_counter(
+            names.REVIEWS_METRIC, "{call}", "Tool calls of escalated actions that a human answered"
+        )
         self._duration = meter.create_histogram(
             names.DURATION_METRIC, "s", "Time from the start of a step to its decision, draws included"
         )
@@ -32,3 +37,8 @@ class Instruments:
         if score is not None:
             sign = names.SIGN_NEGATIVE if score < 0 else names.SIGN_NONNEGATIVE
             self._magnitude.record(abs(score), {**attributes, names.SCORE_SIGN: sign})
+
+    def reviewed(self, decisions: Sequence[str]) -> None:
+        """Count a human's answers, one for each tool call."""
+        for decision in decisions:
+            self._reviews.add(1, {names.REVIEW_DECISION: decision})

@@ -108,6 +108,9 @@ def _step(span: SpanRecord, scored: Sequence[SpanRecord]) -> TracedStep:
         candidates=tuple(sorted((_candidate(each) for each in scored), key=lambda each: each.index)),
         error=_text(span, names.ERROR_TYPE),
         attributes=span.attributes,
+        mode=_text(span, names.MODE) or "",
+        tiers=_texts(span, names.ACTION_TIERS),
+        p_success=_real(span, names.P_SUCCESS),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pa_middleware.tracing import conventions as names
+
 Value = str | bool | int | float | tuple[str | bool | int | float, ...]
 """An attribute's value. Numbers are finite; NaN and infinity are left out on reading."""
 
@@ -64,6 +66,22 @@ class TracedStep:
     """`error.type` of a failed scoring."""
     attributes: Mapping[str, Value] = field(repr=False)
     """All attributes of the guard span; empty if the step has no end."""
+    mode: str = ""
+    """"enforce", "shadow" (the decision is what would have been done), or "" if the span does not say."""
+    tiers: tuple[str, ...] = ()
+    """Of each tool call, in order."""
+    p_success: float | None = None
+    """Probability that the run succeeds, from its scores up to this step; None without a calibrated one."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]:
+        """The parts of the scorer's fingerprint; empty if it has none."""
+        start = f"{names.SCORER_FINGERPRINT}."
+        return {
+            name.removeprefix(start): value
+            for name, value in self.attributes.items()
+            if name.startswith(start) and isinstance(value, str)
+        }
 
     @property
     def selected(self) -> TracedCandidate | None:

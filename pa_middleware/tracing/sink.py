@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger
 from opentelemetry.context import Context
 
+from pa_middleware.tracing import attributes as make
 from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.attributes import Attributes
 from pa_middleware.tracing.current import current_provider
@@ -27,12 +30,25 @@ class Sink:
     tracer_provider: trace.TracerProvider | None
     meter_provider: metrics.MeterProvider | None
     logger_provider: LoggerProvider | None
+    fingerprint: Callable[[], Mapping[str, str] | None] | None
+    """Answers the scorer's fingerprint, which may take seconds."""
     quiet: Quiet = field(default_factory=Quiet)
     _instruments: Instruments | None = None
+    _identity: Attributes | None = None
+    _identifying: threading.Lock = field(default_factory=threading.Lock)
 
     def tracer(self) -> trace.Tracer:
         """Tracer of the provider given, else of the open recording, else of the global one; looked up every time."""
         return trace.get_tracer(names.SCOPE, tracer_provider=self.tracer_provider or current_provider())
+
+    def identity(self) -> Attributes:
+        """The scorer's fingerprint as attributes. It is asked for once, whatever comes of it; other threads wait."""
+        with self._identifying:
+            if self._identity is None:
+                self._identity = {}
+                if self.fingerprint is not None:
+                    self._identity = make.fingerprint(self.fingerprint())
+            return self._identity
 
     def instruments(self) -> Instruments:
         """The metrics' instruments, made on first use. A global provider that is set later is picked up."""

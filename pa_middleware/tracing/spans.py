@@ -10,7 +10,7 @@ A guard enters `telemetry.step(...)`, tells each candidate and the decision to t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
@@ -18,6 +18,7 @@ from opentelemetry.trace import TracerProvider
 
 from pa_middleware.tracing import attributes as make
 from pa_middleware.tracing import conventions as names
+from pa_middleware.tracing.review import tell_review
 from pa_middleware.tracing.sink import Sink
 from pa_middleware.tracing.step import StepSpan
 
@@ -25,7 +26,8 @@ from pa_middleware.tracing.step import StepSpan
 class Telemetry:
     """Where the steps of one guard are told to; usable from several threads and tasks at once.
 
-    `scorer`, `scorer_version`, `policy_model` and `reference_model` go onto every guard span as they are.
+    `scorer`, `scorer_version`, `policy_model` and `reference_model` go onto every guard span as they are, and so does
+    what `fingerprint` answers (at most 16 parts). It is called once, when a guard span is first recorded.
 
     A provider that is not given is looked up at each step: for spans an open `record`ing, then the global provider,
     which may be set later; for metrics and events the global one. `token_log_ratios` adds the log-ratio of each token
@@ -40,6 +42,7 @@ class Telemetry:
         scorer_version: str = "",
         policy_model: str = "",
         reference_model: str = "",
+        fingerprint: Callable[[], Mapping[str, str] | None] | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
@@ -62,6 +65,7 @@ class Telemetry:
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             logger_provider=logger_provider,
+            fingerprint=fingerprint,
         )
 
     @property
@@ -83,3 +87,32 @@ class Telemetry:
         `attributes` (at most 64) go onto the span as they are: conversation id, agent name, LangGraph's ids.
         """
         return StepSpan(self._sink, index=index, attempt=attempt, anchor=anchor, attributes=attributes)
+
+    def review(
+        self,
+        *,
+        index: int,
+        of: str,
+        anchor: str | None,
+        decisions: Sequence[str],
+        tool_names: Sequence[str],
+        tool_call_ids: Sequence[str | None],
+        response_id: str | None,
+        attributes: Mapping[str, str | int] | None,
+    ) -> None:
+        """Tell that a human answered an escalated step: a finished span, linked to the step's, and the metric.
+
+        `of` is the `StepSpan.traceparent` of the step, `index`, `anchor` and `attributes` as in `step`. `decisions` are
+        approve, edit, reject or respond, one for each tool call; what was edited or said is not told.
+        """
+        tell_review(
+            self._sink,
+            index=index,
+            of=of,
+            anchor=anchor,
+            decisions=decisions,
+            tool_names=tool_names,
+            tool_call_ids=tool_call_ids,
+            response_id=response_id,
+            attributes=attributes,
+        )

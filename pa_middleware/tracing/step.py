@@ -126,18 +126,21 @@ class StepSpan:
         tool_call_ids: Sequence[str | None],
         response_id: str | None = None,
         error: BaseException | None = None,
+        mode: str = "",
+        tiers: Sequence[str] = (),
+        p_success: float | None = None,
     ) -> None:
         """Tell the decision, once: the guard span's attributes, and the metrics.
 
         `error` is what made scoring fail: it sets `error.type` and the status. A decision against an action is no
-        error. A score that is not finite counts as a failure and is not written.
+        error. A score that is not finite counts as a failure and is not written. `tiers` are one for each tool call.
         """
         seconds = time.perf_counter() - self._entered
         failure = make.error_type(error, score)
         with self._sink.quiet:
             if self._span.is_recording():
                 attributes: Attributes = {
-                    **make.numbers({names.SCORE: score, names.THRESHOLD: threshold}),
+                    **make.numbers({names.SCORE: score, names.THRESHOLD: threshold, names.P_SUCCESS: p_success}),
                     **(make.evaluation(score, make.label(score, threshold), threshold) if score is not None else {}),
                     names.DECISION: make.text(decision),
                     names.DECISION_REASON: make.text(reason),
@@ -150,10 +153,16 @@ class StepSpan:
                 }
                 if response_id is not None:
                     attributes[names.RESPONSE_ID] = make.text(response_id)
+                if mode:
+                    attributes[names.MODE] = make.text(mode)
+                if tiers:
+                    attributes[names.ACTION_TIERS] = make.texts(tiers)
                 self._span.set_attributes(attributes)
                 self._sink.failed(self._span, failure, error)
         with self._sink.quiet:
             tags = {names.DECISION: decision, names.ACTION_KIND: action_kind, names.SCORER_NAME: self._sink.scorer}
+            if mode:
+                tags[names.MODE] = mode
             if failure is not None:
                 tags[names.ERROR_TYPE] = failure
             self._sink.instruments().decided(
@@ -177,6 +186,7 @@ class StepSpan:
             self._token = otel_context.attach(self._inside)
         if span.is_recording():
             self.traceparent = parent.traceparent(span)
+            span.set_attributes(self._sink.identity())  # last: it may fail
 
     def _run_span(self, tracer: trace.Tracer, given: Attributes) -> trace.Span:
         """The anchor of a run that nothing else traces. It ends at once, and so survives the death of the process."""

@@ -65,7 +65,7 @@ def _run(run: Run) -> list[RenderableType]:
             _decision(step),
             str(len(step.candidates) or step.attributes.get(names.CANDIDATE_COUNT, 0)),
         )
-    return [table, _lowest(run), Text()]
+    return [part for part in (table, _lowest(run), _shadow(run), Text()) if part is not None]
 
 
 def _title(run: Run) -> Text:
@@ -108,7 +108,24 @@ def _bar(step: TracedStep, largest: float) -> Text:
 def _decision(step: TracedStep) -> Text:
     if not step.decision:
         return Text("unfinished", style="dim")
-    return Text(visible(step.decision), style=_STYLES.get(step.decision, ""))
+    told = visible(step.decision)
+    return Text(f"({told})" if _let_be(step) else told, style=_STYLES.get(step.decision, ""))
+
+
+def _let_be(step: TracedStep) -> bool:
+    """Whether shadow mode let a step be that the guard would not have."""
+    return step.mode == names.MODE_SHADOW and step.decision not in ("", names.DECISION_PASS)
+
+
+def _shadow(run: Run) -> Text | None:
+    """How often the guard would have acted, had it been let to."""
+    judged = [step for step in run.steps if step.mode == names.MODE_SHADOW and step.decision]
+    if not judged:
+        return None
+    low = [step for step in judged if _let_be(step)]
+    marked = any(step.decision == names.DECISION_FLAG for step in low)
+    what = "stopped, drawn again or marked" if marked else "stopped or drawn again"
+    return Text(f"Shadow: {len(low)} of {len(judged)} steps would have been {what}.")
 
 
 def _lowest(run: Run) -> Text:
@@ -120,7 +137,7 @@ def _lowest(run: Run) -> Text:
         side = "below" if step.score < step.threshold else "not below"
         line.append(f", {side} its threshold {_number(step.threshold)}")
     if step.decision:
-        line.append(f", {visible(step.decision[:_LONGEST])}")
+        line.append(f", {visible(step.decision[:_LONGEST])}{' in shadow mode' if _let_be(step) else ''}")
     if step.reason:
         line.append(f" ({visible(step.reason[:_LONGEST])})")
     line.append(": ").append_text(_action(step))

@@ -37,14 +37,14 @@ def _file(tmp_path: Path, *lines: str) -> Path:
 
 
 def test_what_was_told_comes_back(backend: Backend, tmp_path: Path) -> None:
-    telemetry = Telemetry(content=True, token_log_ratios=True)
+    telemetry = Telemetry(content=True, token_log_ratios=True, fingerprint=lambda: {"policy": "ab12", "beta": "1.0"})
     with (
         record(tmp_path / "run.jsonl"),
         telemetry.step(index=2, attributes={names.CONVERSATION_ID: "thread-1"}) as span,
     ):
         span.candidate(0, backend.score(-1.5, (-2.0, 0.5)), label="fail", threshold=-0.5, message=backend.message())
         span.candidate(1, None, label="", error=TimeoutError())
-        backend.decide(span, -1.5, candidate_count=2)
+        backend.decide(span, -1.5, candidate_count=2, mode="shadow", tiers=["read_only"], p_success=0.25)
     (run,) = read(tmp_path / "run.jsonl")
     (step,) = run.steps
     assert run.conversation_id == "thread-1"
@@ -52,6 +52,8 @@ def test_what_was_told_comes_back(backend: Backend, tmp_path: Path) -> None:
     assert (step.index, step.attempt, step.decision, step.reason) == (2, 1, "flag", "below_threshold")
     assert (step.score, step.threshold, step.error) == (-1.5, -0.5, None)
     assert (step.tool_names, step.tool_call_ids, step.action_kind) == (("search",), ("call-1",), "tool_call")
+    assert (step.mode, step.tiers, step.p_success) == ("shadow", ("read_only",), 0.25)
+    assert step.fingerprint == {"policy": "ab12", "beta": "1.0"}
     first, second = step.candidates
     assert step.selected is first
     assert (first.score, first.label, first.token_count, first.threshold) == (-1.5, "fail", 2, -0.5)
@@ -67,6 +69,15 @@ def test_steps_are_in_the_order_they_started_and_runs_in_the_order_they_began(tm
     later, earlier = read(path)[::-1]
     assert [run.trace_id[0] for run in (earlier, later)] == ["b", "a"]
     assert [step.index for step in later.steps] == [0, 1, 2]
+
+
+def test_what_a_span_does_not_say_is_absent(tmp_path: Path) -> None:
+    other = {
+        names.SCORER_FINGERPRINT + ".policy": {"intValue": 3},
+        names.SCORER_FINGERPRINT: {"stringValue": "no part"},
+    }
+    (step,) = read(_file(tmp_path, _line(_guard(1, 0, attributes=other))))[0].steps
+    assert (step.mode, step.tiers, step.p_success, step.fingerprint) == ("", (), None, {})
 
 
 def test_a_torn_last_line_costs_that_line_only(tmp_path: Path) -> None:

@@ -120,3 +120,24 @@ def test_a_step_without_score_or_end_is_shown_as_such() -> None:
 
 def test_no_runs_say_so() -> None:
     assert "No step of a guard" in _rendered([])
+
+
+def test_in_shadow_mode_what_was_only_noted_is_in_brackets_and_counted() -> None:
+    low = replace(STEP, decision="abstain", reason="below_threshold", mode="shadow")
+    good = replace(GOOD, mode="shadow")
+    shown = _shown(low, good, good)
+    (row,) = [line for line in shown.splitlines() if line.startswith("    3")]
+    assert row.split()[-2:] == ["(abstain)", "2"]
+    assert [line.split()[-2] for line in shown.splitlines() if line.startswith("    4")] == ["pass", "pass"]
+    assert "abstain in shadow mode (below_threshold): search" in " ".join(shown.split())
+    assert "Shadow: 1 of 3 steps would have been stopped or drawn again." in shown
+    assert "Shadow: 0 of 1 steps would have been" in _shown(good)
+    flagged = _shown(replace(low, decision="flag"), replace(low, decision=""))
+    assert "Shadow: 1 of 1 steps would have been stopped, drawn again or marked." in flagged
+
+
+@pytest.mark.parametrize("mode", ["", "enforce"])
+def test_outside_shadow_mode_a_decision_is_what_was_done(mode: str) -> None:
+    shown = _shown(replace(STEP, mode=mode), GOOD)
+    assert "(flag)" not in shown
+    assert "hadow" not in shown

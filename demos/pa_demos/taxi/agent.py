@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
-from .environment import Taxi, action_of
+from .environment import HORIZON, Taxi, action_of
 from .prompt import SYSTEM, window
 
 
@@ -30,12 +30,19 @@ def shown(state: MessagesState) -> list[BaseMessage]:
     return window(messages[1].text, messages[-1].text)
 
 
-def build_agent(model: BaseChatModel, taxi: Taxi) -> StateGraph[MessagesState, Any, Any, Any]:
-    """The agent of one episode, not compiled yet."""
+def build_agent(
+    model: BaseChatModel, taxi: Taxi, *, takes_over: tuple[int, BaseChatModel] | None = None
+) -> StateGraph[MessagesState, Any, Any, Any]:
+    """The agent of one episode, not compiled yet.
+
+    `takes_over` is a step of the taxi, from 0, and the model that drives from it on.
+    """
     tools = taxi.tools()
-    driver = model.bind_tools(tools)
+    first = model.bind_tools(tools)
+    change, then = (HORIZON, first) if takes_over is None else (takes_over[0], takes_over[1].bind_tools(tools))
 
     def agent(state: MessagesState) -> dict[str, list[BaseMessage]]:
+        driver = first if taxi.steps < change else then
         return {"messages": [driver.invoke(shown(state))]}
 
     def malformed(state: MessagesState) -> dict[str, Sequence[BaseMessage]]:

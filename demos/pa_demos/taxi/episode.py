@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatResult
 from opentelemetry.trace import TracerProvider
 from pa_transformers import LocalChatModel
 
-from pa_middleware import Guard, ModelPair, Rules, Scorer, Step, StepScore
+from pa_middleware import Guard, ModelPair, Rules
 
 from .actions import ActionTable, tabulate
 from .agent import build_agent, first_messages, shown
 from .environment import Taxi
 from .oracle import ExactScorer
+from .timed import Stopwatch, TimedModel, describe, timed
 
 PAIR = Path(__file__).parent / "pair"
 """The shipped pair: `policy/` and `reference/`."""
@@ -34,9 +34,17 @@ Row = Literal["unguarded", "shadow", "guarded", "best_of_4", "oracle"]
 """How an episode is run: without a guard; scored but left alone; threshold and resample; best of four draws by progress
 advantage; best of four by the exact advantage."""
 
+Driver = Literal["weak", "straying"]
+"""Who drives: the pair's reference; or its policy, which the reference relieves from some step on in some episodes."""
+
+STRAYS = 0.3
+"""Share of the straying driver's episodes in which it goes astray."""
+STRAYS_BETWEEN = (10, 25)
+"""The steps, from 0, at one of which it does; it may have delivered by then."""
+
 RULES: dict[Row, Rules] = {
     "shadow": Rules(threshold=THRESHOLD, mode="shadow"),
-    "guarded": Rules(threshold=THRESHOLD, draws=4, on_low="flag"),
+    "guarded": Rules(threshold=THRESHOLD, draws=4, on_low="flag", mode="enforce"),
     "best_of_4": Rules(draws=4, select="best"),
     "oracle": Rules(draws=4, select="best"),
 }
@@ -52,6 +60,12 @@ class StepNote:
     decision: str
     rejected: tuple[tuple[str, float | None], ...]
     """The draws that were not taken, in a few words, and their scores."""
+    threshold: float | None = None
+
+    @property
+    def low(self) -> bool:
+        """Whether the action that ran scored below its threshold."""
+        return self.score is not None and self.threshold is not None and self.score < self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,53 +87,15 @@ class Episode:
     goal: str
     notes: tuple[StepNote, ...] = field(repr=False)
 
-
-@dataclass(slots=True)
-class _Stopwatch:
-    seconds: float = 0.0
-    count: int = 0
-    tokens: int = 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - started
-            self.count += 1
+    @property
+    def conversation(self) -> str:
+        """What the trace calls it."""
+        return conversation(self.row, self.seed)
 
 
-class _TimedModel(LocalChatModel):
-    """The driver's model with a stopwatch."""
-
-    watch: Any
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        with self.watch.running():
-            result = super()._generate(messages, *args, **kwargs)
-        message = result.generations[0].message
-        if isinstance(message, AIMessage) and message.usage_metadata:
-            self.watch.tokens += message.usage_metadata["output_tokens"]
-        return result
-
-
-@dataclass(slots=True)
-class _TimedScorer:
-    """A scorer with a stopwatch, which notes what it scored."""
-
-    inner: Scorer
-    watch: _Stopwatch
-    actions: dict[str, str]
-    """Each scored action in a few words, by its message id."""
-
-    def __getattr__(self, name: str) -> Any:  # names of models and aggregation, for the trace
-        return getattr(self.inner, name)
-
-    def score(self, steps: Sequence[Step]) -> list[StepScore]:
-        self.actions.update((action.id or "", describe(action)) for step in steps for action in step.candidates)
-        with self.watch.running():
-            return self.inner.score(steps)
+def conversation(row: Row, seed: int) -> str:
+    """The thread that an episode is."""
+    return f"{row}-{seed}"
 
 
 @cache
@@ -132,53 +108,68 @@ def shipped_pair() -> ModelPair:
 
 
 @cache
-def _driver() -> LocalChatModel:
-    """The agent in every row: the reference model."""
+def _chat_model(role: Literal["policy", "reference"]) -> LocalChatModel:
     pair = shipped_pair()
-    return _TimedModel(
-        model=pair.reference.model,
+    return TimedModel(
+        model=(pair.policy if role == "policy" else pair.reference).model,
         tokenizer=pair.tokenizer,
         max_new_tokens=24,
-        watch=_Stopwatch(),
+        watch=Stopwatch(),
         disable_streaming=True,
     )
 
 
 @cache
-def _scorer(row: Row) -> Scorer:
+def _scorer(row: Row) -> ModelPair | ExactScorer:
     if row != "oracle":
         return shipped_pair()
     table = ActionTable(shipped_pair().tokenizer)  # type: ignore[arg-type]
     return ExactScorer(tabulate(shipped_pair().reference.model, table))  # type: ignore[arg-type]
 
 
-def run_episode(row: Row, seed: int, tracer_provider: TracerProvider | None = None) -> Episode:
+def strays_at(seed: int) -> int | None:
+    """The step from which the straying driver of an episode has lost its way, None if it never does."""
+    random = np.random.default_rng([seed, 1])
+    step = int(random.integers(*STRAYS_BETWEEN))
+    return step if random.random() < STRAYS else None
+
+
+def run_episode(
+    row: Row,
+    seed: int,
+    tracer_provider: TracerProvider | None = None,
+    *,
+    rules: Rules | None = None,
+    driver: Driver = "weak",
+) -> Episode:
     """Run one episode.
 
     Args:
         row: how to run it.
         seed: of the world (start, rain) and of the agent's draws: the same in every row.
         tracer_provider: where the guard's spans go, if there is a guard.
+        rules: the guard's, in place of the row's own.
+        driver: who drives.
     """
     taxi = Taxi(seed)
-    generating, scoring = _Stopwatch(), _Stopwatch()
-    model = (
-        _driver()
-        .with_seed(seed)
-        .model_copy(
-            update={"watch": generating, "draws_at_once": RULES[row].draws if row in ("best_of_4", "oracle") else 1}
-        )
-    )
-    builder = build_agent(model, taxi)
+    generating, scoring = Stopwatch(), Stopwatch()
+    update = {"watch": generating, "draws_at_once": RULES[row].draws if row in ("best_of_4", "oracle") else 1}
+    weak = _chat_model("reference").with_seed(seed).model_copy(update=update)
+    if driver == "weak":
+        builder = build_agent(weak, taxi)
+    else:
+        strong = _chat_model("policy").with_seed(seed).model_copy(update=update)
+        change = strays_at(seed)
+        builder = build_agent(strong, taxi, takes_over=None if change is None else (change, weak))
     actions: dict[str, str] = {}
     if row != "unguarded":
-        scorer = _TimedScorer(_scorer(row), scoring, actions)
-        guard = Guard(scorer, RULES[row], tools=taxi.tools(), history=shown, tracer_provider=tracer_provider)
+        scorer = timed(_scorer(row), scoring, actions)
+        guard = Guard(scorer, rules or RULES[row], tools=taxi.tools(), history=shown, tracer_provider=tracer_provider)
         guard.install(builder)
     graph = builder.compile(name=f"taxi {row}")
     goal = taxi.goal
     started = time.perf_counter()
-    state = graph.invoke({"messages": first_messages(taxi)}, {"configurable": {"thread_id": f"{row}-{seed}"}})
+    state = graph.invoke({"messages": first_messages(taxi)}, {"configurable": {"thread_id": conversation(row, seed)}})
     return Episode(
         row=row,
         seed=seed,
@@ -207,14 +198,8 @@ def _notes(
             action=describe(message),
             score=record.get("score"),
             decision=record.get("decision", ""),
+            threshold=record.get("threshold"),
             rejected=tuple(
                 (actions.get(other["id"]) or ", ".join(other["tools"]) or "text", other["score"]) for other in others
             ),
         )
-
-
-def describe(action: AIMessage) -> str:
-    """An action in a few words: `move north`, `pickup`."""
-    if not action.tool_calls:
-        return "(no readable call)"
-    return ", ".join(" ".join([call["name"], *map(str, call["args"].values())]) for call in action.tool_calls)

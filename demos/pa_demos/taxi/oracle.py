@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage
@@ -28,6 +29,10 @@ class ExactScorer:
     def __init__(self, log_reference: Table) -> None:
         self._advantage = soft_optimum(np.exp(log_reference)).advantage
         self._state = {_shown(window(goal(state), observation(state))): state for state in active_states().tolist()}
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Of the table it answers from."""
+        return {"advantage": hashlib.sha256(self._advantage.tobytes()).hexdigest()[:32]}
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Exact advantages, in units of reward."""

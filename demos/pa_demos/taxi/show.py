@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -15,17 +16,26 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .episode import THRESHOLD, Episode, Row, StepNote
+from .episode import STRAYS, STRAYS_BETWEEN, THRESHOLD, Driver, Episode, Row, StepNote
 from .summary import overhead_ratio, summarise
 
+DRIVERS: dict[Driver, str] = {
+    "weak": "the same weak model, the reference of the shipped pair",
+    "straying": (
+        f"the policy of the shipped pair; in {STRAYS:.0%} of the episodes the weak reference takes over for good, at a "
+        f"step from {STRAYS_BETWEEN[0]} to {STRAYS_BETWEEN[1]}"
+    ),
+}
 _NAMES: dict[Row, str] = {
     "unguarded": "unguarded",
+    "shadow": "shadow",
     "guarded": "guarded",
     "best_of_4": "best of 4",
     "oracle": "exact best of 4",
 }
 _MEANINGS: dict[Row, str] = {
     "unguarded": "the first draw runs",
+    "shadow": f"the first draw runs; it is scored and held to {THRESHOLD}, and that is all",
     "guarded": f"score >= {THRESHOLD}, up to 4 draws, else the best of them, flagged",
     "best_of_4": "the best of 4 draws by progress advantage (the score)",
     "oracle": "likewise by the exact advantage A* of dynamic programming",
@@ -36,8 +46,11 @@ _REJECTED_WIDTH = 30
 """Characters of a line of rejected draws; the comparison then fits 80 columns."""
 
 
-def results(done: Mapping[Row, Sequence[Episode]], episodes: int) -> RenderableType:
-    """The table of the rows, as far as they have come, and what each row is; over a progress bar until all are done."""
+def results(done: Mapping[Row, Sequence[Episode]], episodes: int, rules: Path | None = None) -> RenderableType:
+    """The table of the rows, as far as they have come, and what each row is; over a progress bar until all are done.
+
+    `rules` is the file that the guarded row's rules are from, if they are not its own.
+    """
     table = _table("Delivered passengers")
     for column in ("driver", "success", "95 %", "steps", "draws", "tokens", "seconds", "overhead"):
         table.add_column(column, justify="left" if column == "driver" else "right", no_wrap=True)
@@ -54,9 +67,10 @@ def results(done: Mapping[Row, Sequence[Episode]], episodes: int) -> RenderableT
             f"{summary.draws_per_step:.2f}",
             f"{summary.tokens:.0f}",
             f"{summary.seconds:.2f}",
-            f"{overhead_ratio(finished):+.0%}" if row in ("guarded", "best_of_4") else "",
+            f"{overhead_ratio(finished):+.0%}" if row in ("shadow", "guarded", "best_of_4") else "",
         )
-    legend = Text("\n".join([*(f"{_NAMES[row]}: {_MEANINGS[row]}" for row in done), _FIGURES]))
+    meanings = _MEANINGS if rules is None else {**_MEANINGS, "guarded": f"the rules of {rules}"}
+    legend = Text("\n".join([*(f"{_NAMES[row]}: {meanings[row]}" for row in done), _FIGURES]))
     finished_count = sum(map(len, done.values()))
     total = episodes * len(done)
     if finished_count == total:
@@ -78,6 +92,37 @@ def comparison(unguarded: Episode, guarded: Episode) -> RenderableType:
     return Group(table, Text("The unguarded steps were scored in hindsight."))
 
 
+def looked_back(report: Mapping[str, Any]) -> RenderableType:
+    """What shadow mode would have held back, and whether it changed anything."""
+    table = _table(f"Below the threshold of {THRESHOLD}")
+    for column in ("episodes that", "with a low step", "low steps"):
+        table.add_column(column, justify="left" if column == "episodes that" else "right", no_wrap=True)
+    for outcome, counts in report["would_have_blocked"].items():
+        table.add_row(
+            outcome,
+            f"{counts['episodes_with']} of {counts['episodes']}",
+            f"{counts['steps_low']} of {counts['steps']}",
+        )
+    episodes, same = report["same_actions"]["episodes"], report["same_actions"]["same"]
+    told = f"{same} of {episodes} episodes took the same actions as unguarded"
+    lines = [
+        "At a low step, a guard that enforces would have stopped or drawn again.",
+        f"{told}." if same == episodes else f"Only {told}: shadow mode CHANGED the others.",
+    ]
+    return Group(table, Text("\n".join(lines)))
+
+
+def what_was_stopped(report: Mapping[str, Any]) -> RenderableType:
+    """What a guard with rules of a file stopped, by what comes of the same episodes unguarded."""
+    table = _table("Episodes that the guard ended early")
+    table.add_column("unguarded, they", no_wrap=True)
+    table.add_column("stopped", justify="right", no_wrap=True)
+    for outcome, told in (("failed", "fail"), ("delivered", "deliver")):
+        counts = report["stopped"][outcome]
+        table.add_row(told, f"{counts['stopped']} of {counts['episodes']}")
+    return table
+
+
 def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | None) -> RenderableType:
     """Where everything went, and what to run now."""
     lines = []
@@ -90,7 +135,18 @@ def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | N
     if json_path is not None:
         lines.append(f"Figures: {json_path}")
     if "trace" in report:
-        lines += [f"Trace:   {report['trace']}", f"Next:    {_command()} trace {report['trace']}"]
+        trace = shlex.quote(report["trace"])
+        lines.append(f"Trace:   {report['trace']}")
+        if "labels" in report:
+            lines.append(f"Labels:  {report['labels']}")
+        lines.append(f"Next:    {_command()} trace {trace}")
+        if "labels" in report:
+            lines += [
+                f"         {_command()} calibrate {trace} \\",
+                f"           --labels {shlex.quote(report['labels'])} \\",
+                "           --alpha 0.1 --out rules.json",
+                f"         {_command()} demo --driver straying --rules rules.json --seed {report['seed'] + 1}",
+            ]
     return Text("\n".join([*lines, f"{seconds:.0f} seconds in all."]))
 
 
@@ -102,9 +158,8 @@ def _command() -> str:
 def _cells(note: StepNote | None) -> tuple[Text, Text]:
     if note is None:
         return Text(""), Text("")
-    low = note.score is not None and note.score < THRESHOLD
     score = "" if note.score is None else f"{note.score:+.2f}"
-    return Text(note.action), Text(score, style="red" if low else _STYLES.get(note.decision, ""))
+    return Text(note.action), Text(score, style="red" if note.low else _STYLES.get(note.decision, ""))
 
 
 def _rejected(note: StepNote | None) -> Text:

@@ -47,7 +47,7 @@ def summarise(episodes: Sequence[Episode]) -> Summary:
         success=delivered / count,
         interval=(float(interval.low), float(interval.high)),
         steps=steps / count,
-        draws_per_step=sum(episode.draws for episode in episodes) / steps,
+        draws_per_step=sum(episode.draws for episode in episodes) / max(steps, 1),  # a guard may stop before any step
         tokens=sum(episode.tokens for episode in episodes) / count,
         seconds=sum(episode.seconds for episode in episodes) / count,
     )

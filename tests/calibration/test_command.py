@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from calibration.agent import Known, recorded, take_run
+from calibration.made import SCORER
+from typer.testing import CliRunner, Result
+
+from pa_middleware import Guard, Rules
+from pa_middleware.calibration.command import REFUSED, calibrate
+
+WRONG_USE = 2
+
+_app = typer.Typer()
+_app.command()(calibrate)
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(_app, [str(each) for each in arguments], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+
+
+def _words(result: Result) -> str:
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recorded trace of 40 good and 10 bad runs of a guarded graph, and labels for all."""
+    folder = tmp_path_factory.mktemp("calibration")
+    scores = np.random.default_rng(0).normal(size=(50, 3)).round(3)
+    scores[40:, 0] -= 6
+    runs = {f"run-{place}": row.tolist() for place, row in enumerate(scores)}
+    recorded(folder / "traces" / "t.jsonl", runs)
+    lines = [f"run-{place},{int(place < 40)},task-{place}" for place in range(50)]
+    (folder / "labels.csv").write_text("\n".join(["run,success,task", *lines]), encoding="utf-8")
+    lowest = sorted(scores[:40].min(axis=1).tolist())
+    (folder / "expected.json").write_text(json.dumps(lowest[3]), encoding="utf-8")
+    return folder
+
+
+def _expected(folder: Path) -> float:
+    threshold: float = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    return threshold
+
+
+def test_recorded_runs_and_labels_become_rules_that_a_guard_enforces(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "rules.json"
+    result = _run(folder / "traces", "--labels", folder / "labels.csv", "--out", out, "--probability", "isotonic")
+    assert result.exit_code == 0, result.output
+    rules = Rules.load(out)
+    assert rules.threshold == _expected(folder)
+    assert rules.effective_mode == "enforce"
+    assert rules.calibration is not None
+    assert dict(rules.calibration.fingerprint) == SCORER
+    assert (rules.calibration.runs, rules.calibration.tasks, rules.calibration.successes) == (50, 50, 40)
+    assert rules.calibration.success is not None
+    records = take_run("new", [1.0, rules.threshold, -9.0], rules=rules)
+    assert [record["decision"] for record in records] == ["pass", "pass", "abstain"]
+    assert records[0]["p_success"] > records[2]["p_success"]
+
+
+def test_the_output_names_every_number_within_80_columns(folder: Path, tmp_path: Path) -> None:
+    result = _run(folder / "traces", "--labels", folder / "labels.csv", "--out", tmp_path / "rules.toml")
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    words = _words(result)
+    for part in (
+        "50 runs of 50 tasks: 40 successful, 10 failed.",
+        "policy 1f, reference 2e",
+        f"{_expected(folder):+.4g}",
+        "At most 9.76 % of successful runs of new tasks",
+        "(asked: 10 %; from 40 tasks)",
+        "stopped by false alarms % failures % in time % lead",
+        "score ",
+        "random ",
+        "length ",
+        "policy log-prob ",
+        "100 [100, 100]",
+        "mode enforce",
+    ):
+        assert part in words
+    assert "…" not in result.output
+
+
+def test_without_labels_the_command_says_how_little_that_is(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rules.json"
+    result = _run(folder / "traces", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "Without labels this is for all runs alike" in _words(result)
+    calibration = Rules.load(out).calibration
+    assert calibration is not None
+    assert (calibration.method, calibration.successes) == ("quantile", None)
+
+
+def test_by_tier_on_top_of_other_rules(folder: Path, tmp_path: Path) -> None:
+    base, out = tmp_path / "base.json", tmp_path / "rules.json"
+    Rules(threshold=0.0, tools={"act": "irreversible"}, on_low="block", draws=2, mode="shadow").save(base)
+    options = ["--labels", folder / "labels.csv", "--rules", base, "--by", "tier", "--alpha", "0.2"]
+    result = _run(folder / "traces", *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    rules = Rules.load(out)
+    assert set(rules.thresholds) == {"irreversible", "final_answer"}
+    assert (rules.on_low, rules.draws, rules.mode) == ("block", 2, "shadow")
+    words = _words(result)
+    assert "The 2 thresholds share alpha equally (Bonferroni);" in words
+    assert "In no run: read_only, default; held to" in words
+
+
+def test_a_guard_with_another_scorer_refuses_the_rules(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rules.json"
+    assert _run(folder / "traces", "--labels", folder / "labels.csv", "--out", out).exit_code == 0
+    Guard(Known(), Rules.load(out))
+    with pytest.raises(Exception, match="reference"):
+        Guard(Known({**SCORER, "reference": "00"}), Rules.load(out))
+
+
+def test_a_refusal_says_why_and_writes_no_rules(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rules.json"
+    result = _run(folder / "traces", "--labels", folder / "labels.csv", "--alpha", "0.01", "--out", out)
+    assert result.exit_code == REFUSED
+    assert "Not calibrated: alpha=0.01 needs at least 99 tasks" in _words(result)
+    assert not out.exists()
+
+
+def test_runs_that_were_guarded_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    rules = Rules(threshold=0.0, mode="enforce")
+    file = recorded(tmp_path / "t.jsonl", {"one": [-1.0]}, rules=rules)
+    result = _run(file, "--out", tmp_path / "rules.json")
+    assert result.exit_code == REFUSED
+    assert "none of 1 runs can be used (1 shaped by a guard); record runs with a guard in shadow mode" in _words(result)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "rules.yaml"], "Invalid value for --out: 'rules.yaml'; allowed: a name that ends in .json or .toml"),
+        (["--labels", "missing.csv"], "Invalid value for --labels"),
+        (["--rules", "missing.json"], "Invalid value for --rules"),
+        (["--by", "tool"], "Invalid value for '--by'"),
+    ],
+)
+def test_files_and_options_that_cannot_be_used_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = _run(folder / "traces", "--out", "rules.json", *arguments)
+    assert result.exit_code == WRONG_USE
+    assert message in _words(result)
+
+
+def test_a_missing_trace_and_a_label_of_an_unknown_run_are_refused(folder: Path, tmp_path: Path) -> None:
+    missing = _run(tmp_path / "none.jsonl", "--out", tmp_path / "rules.json")
+    assert (missing.exit_code, "Invalid value for RUNS" in _words(missing)) == (WRONG_USE, True)
+    (tmp_path / "labels.csv").write_text("run,success\nrun-77,1\n", encoding="utf-8")
+    unknown = _run(folder / "traces", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "rules.json")
+    assert unknown.exit_code == WRONG_USE
+    assert "line 2: run 'run-77' is not among the 50 recorded runs" in _words(unknown)
+
+
+def test_a_file_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.json").mkdir()
+    result = _run(folder / "traces", "--out", tmp_path / "rules.json")
+    assert result.exit_code == WRONG_USE
+    assert "Invalid value for --out" in _words(result)
