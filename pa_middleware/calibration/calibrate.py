@@ -179,16 +179,16 @@ def _thresholds(
     good: Sequence[ScoredRun], pools: Sequence[Pool], alpha: float, *, each_call: bool
 ) -> tuple[PoolThreshold, ...]:
     tasks = task_numbers(good)
-    weights = equal_weights(tasks)
     part = alpha / len(pools)
     found = []
     statistics = score_signal(good, pools, each_call=each_call).statistics()
-    for pool, lowest in zip(pools, statistics.T, strict=True):
+    for pool, column in zip(pools, statistics.T, strict=True):
+        known = np.isfinite(column)  # a kind is calibrated on the runs that have it, or it would spend alpha on few
+        lowest, weights = column[known], equal_weights(tasks[known])
         threshold = conformal_threshold(lowest, weights, part)
         if threshold is None:
             raise CalibrationError(f"no action of the kinds {', '.join(pool)} is in any run that calibrates")
-        known = np.isfinite(lowest)
-        below = (weights * (lowest < threshold.value)).sum() / (weights * known).sum()
+        below = (weights * (lowest < threshold.value)).sum() / weights.sum()
         found.append(
             PoolThreshold(
                 kinds=pool,

@@ -45,12 +45,12 @@ def conformal_threshold(statistics: Floats, weights: Floats, alpha: float) -> Th
     """The largest statistic v with (1 + sum of the weights of all statistics below v) / (G + 1) <= alpha.
 
     Args:
-        statistics: [R], of the runs that may be stopped by mistake; +inf for a run that cannot be stopped.
+        statistics: [R], finite, of the runs that may be stopped by mistake.
         weights: [R], see `equal_weights`; they sum to G, the number of tasks.
         alpha: share of runs that may be stopped, between 0 and 1.
 
     Returns:
-        None if G is below `tasks_needed(alpha)`, or no statistic is finite.
+        None if G is below `tasks_needed(alpha)`.
     """
     groups = float(weights.sum())
     order = np.argsort(statistics, kind="stable")
@@ -58,7 +58,7 @@ def conformal_threshold(statistics: Floats, weights: Floats, alpha: float) -> Th
     before = np.concatenate([[0.0], np.cumsum(weights[order])])[:-1]
     first = np.searchsorted(values, values, side="left")  # where a value begins: all before it are below it
     bounds = (1 + before[first]) / (groups + 1)
-    fits = np.flatnonzero((bounds <= alpha + _SLACK) & np.isfinite(values))
+    fits = np.flatnonzero(bounds <= alpha + _SLACK)
     if not fits.size:
         return None
     best = fits[-1]

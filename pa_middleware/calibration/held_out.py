@@ -123,9 +123,10 @@ def _thresholds(statistics: Floats, tasks: Integers, success: Bools, folds: Inte
     """[R, K] thresholds that each run is held to; -inf where the other folds know nothing to hold it to."""
     thresholds = np.full(statistics.shape, -np.inf)
     for fold in range(int(folds.max()) + 1):
-        known = np.flatnonzero(success & (folds != fold))
-        weights = equal_weights(tasks[known])
-        found = [conformal_threshold(column, weights, alpha) for column in statistics[known].T]
+        found = []
+        for column in statistics.T:
+            known = success & (folds != fold) & np.isfinite(column)
+            found.append(conformal_threshold(column[known], equal_weights(tasks[known]), alpha))
         thresholds[folds == fold] = [-np.inf if each is None else each.value for each in found]
     return thresholds
 

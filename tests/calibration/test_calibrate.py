@@ -228,6 +228,13 @@ def test_by_tier_each_kind_gets_a_threshold_at_its_part_of_alpha() -> None:
     assert report.unseen == ()
 
 
+def test_by_tier_a_kind_is_calibrated_on_the_runs_that_have_it_and_no_others() -> None:
+    report = fit(_mixed(119, rare=59) + failures(6), by="tier", alpha=0.2)
+    # 0.05 of the 59 runs with it, floor(0.05 * 60) = 3; counted among all 119 it would be the sixth.
+    assert report.rules.threshold_of("irreversible") == 302.0
+    assert report.rules.threshold == 105.0
+
+
 def test_by_tier_a_rare_kind_is_pooled_with_default() -> None:
     report = fit(_mixed(59, rare=5) + failures(6), by="tier", alpha=0.2)
     assert [each.kinds for each in report.thresholds] == [
