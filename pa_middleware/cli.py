@@ -1,4 +1,4 @@
-"""The command line: `pa-middleware trace` and `pa-middleware demo`."""
+"""The command line: `pa-middleware trace`, `calibrate`, `rules` and `demo`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from pa_middleware.calibrate_command import calibrate
+
 app = typer.Typer(
     help="Guard LangGraph agents with progress advantage, and read what the guard recorded.",
     no_args_is_help=True,
     add_completion=False,
 )
+
+
+app.command()(calibrate)
 
 
 @app.command()
@@ -35,6 +40,31 @@ def trace(
         if not runs:
             raise typer.BadParameter(f"no run {run!r}; the runs are: {', '.join(known)}", param_hint="--run")
     Console().print(render(runs[-last:] if last else runs))
+
+
+@app.command()
+def rules(
+    file: Annotated[Path | None, typer.Argument(help="A rules file, .json or .toml.")] = None,
+    *,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of rules files instead.")] = False,
+) -> None:
+    """Check a rules file and say what it means."""
+    import json
+
+    from pa_middleware.guard.errors import RulesError
+    from pa_middleware.guard.rules import Rules
+    from pa_middleware.guard.rules_file import json_schema
+    from pa_middleware.guard.rules_text import told
+
+    if (file is None) is not schema:
+        raise typer.BadParameter("give a rules file, or --schema, and not both", param_hint="FILE")
+    if file is None:
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
+    try:
+        typer.echo(told(Rules.load(file)))
+    except (OSError, RulesError) as error:
+        raise typer.BadParameter(str(error), param_hint="FILE") from error
 
 
 @app.command()

@@ -42,7 +42,7 @@ async def answer_instead(core: GuardCore, prompts: Prompts, request: ToolCallReq
     record = find(core.records(state), action.id)
     problem = objection(proposed[0], runnable_calls(record))
     if problem is None and record is not None:
-        problem = await _problem_of_edit(core, prompts, request, action, proposed[0], record, ask)
+        problem = await _problem_of_edit(core, prompts, request, ask, action=action, before=proposed[0], record=record)
     return None if problem is None else refusal(call, problem)
 
 
@@ -50,10 +50,11 @@ async def _problem_of_edit(
     core: GuardCore,
     prompts: Prompts,
     request: ToolCallRequest,
+    ask: AskScorer,
+    *,
     action: AIMessage,
     before: ToolCall,
     record: Record,
-    ask: AskScorer,
 ) -> str | None:
     """Why a call may not run as it was edited, in words for the model; None if it may, or was not."""
     call, edits = request.tool_call, read_key(request.state, _EDITS) or {}

@@ -12,7 +12,7 @@ from calibration.made import SCORER
 from typer.testing import CliRunner, Result
 
 from pa_middleware import Guard, Rules
-from pa_middleware.calibration.command import REFUSED, calibrate
+from pa_middleware.calibrate_command import REFUSED, calibrate
 
 WRONG_USE = 2
 

@@ -6,8 +6,6 @@ One row a fault, each through a guarded graph; what is particular to one part is
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -43,9 +41,16 @@ from templates import tokenizer
 
 from pa_middleware import Guard, GuardState, ModelPair, Rules, Scorer, Step, StepScore
 from pa_middleware.guard.rules import OnLow, OnScorerError
-from pa_middleware.scoring.errors import PairError
+from pa_middleware.scoring.errors import (
+    ContextLengthError,
+    PairError,
+    ScoringError,
+    ScoringTimeoutError,
+    UnscorableActionError,
+)
 from pa_middleware.scoring.scorer import CandidateScore
 from pa_middleware.tracing import conventions as names
+from pa_middleware.tracing.attributes import error_type
 
 if TYPE_CHECKING:
     from tracing.conftest import Backend
@@ -85,24 +90,35 @@ def models(tiny: Build) -> tuple[PreTrainedModel, PreTrainedModel]:
 
 
 @pytest.fixture(scope="module")
+def pair(models: tuple[PreTrainedModel, PreTrainedModel]) -> ModelPair:
+    return ModelPair(*models, tokenizer("qwen3"))
+
+
+@pytest.fixture(scope="module")
 def short(models: tuple[PreTrainedModel, PreTrainedModel]) -> ModelPair:
     """A pair that can read less than the prompt."""
     return ModelPair(*models, tokenizer("qwen3"), max_length=16)
 
 
-def not_a_number(steps: Sequence[Step]) -> list[StepScore]:
-    return [StepScore((CandidateScore(math.nan, -1.0, -1.0, (1.0,)),))]
+def answering(score: float) -> Callable[[Sequence[Step]], list[StepScore]]:
+    """One score for whatever comes."""
+    return lambda steps: [StepScore((CandidateScore(score, -1.0, -1.0, (1.0,)),))]
 
 
-# Fault -> what scores, and the error it shows as.
-AT_FAULT: dict[str, tuple[Callable[[], Scorer] | str, str]] = {
-    "raises": (lambda: Failing(RuntimeError("down")), "RuntimeError"),
-    "times out": ("stuck", "ScoringTimeoutError"),
-    "not a number": (lambda: Failing(not_a_number), "ScoringError"),
-    "out of memory": (lambda: Failing(MemoryError()), "MemoryError"),
-    "out of the accelerator's memory": (lambda: Failing(torch.OutOfMemoryError("CUDA")), "OutOfMemoryError"),
-    "tokenizers that differ": (lambda: Failing(PairError("differ")), "PairError"),
-    "context too long": ("short", "ContextLengthError"),
+def down(steps: Sequence[Step]) -> list[StepScore]:
+    """A scorer that cannot be reached."""
+    raise RuntimeError("down")
+
+
+# Fault -> the scorer, by the name of its fixture where it is one, and the error it shows as.
+AT_FAULT: dict[str, tuple[Callable[[], Scorer] | str, type[Exception]]] = {
+    "raises": (lambda: Failing(down), RuntimeError),
+    "times out": ("stuck", ScoringTimeoutError),
+    "not a number": (lambda: Failing(answering(math.nan)), ScoringError),
+    "out of memory": (lambda: Failing(MemoryError()), MemoryError),
+    "out of the accelerator's memory": (lambda: Failing(torch.OutOfMemoryError("CUDA")), torch.OutOfMemoryError),
+    "tokenizers that differ": (lambda: Failing(PairError("differ")), PairError),
+    "context too long": ("short", ContextLengthError),
 }
 
 
@@ -130,15 +146,16 @@ def test_a_scorer_at_fault_leaves_the_decision_to_the_rules_and_shows(
         assert world.ran == [1.0], "a human answers for it"
 
 
-@sync_and_async
-@pytest.mark.parametrize("broken", ["tokenizers", "sizes"])
-def test_models_that_do_not_belong_together_never_become_a_scorer(
-    broken: str, how: How, models: tuple[PreTrainedModel, PreTrainedModel], tiny: Build, tmp_path: Path
+def test_models_whose_sizes_do_not_fit_the_tokenizer_never_become_a_scorer(
+    models: tuple[PreTrainedModel, PreTrainedModel], tiny: Build
 ) -> None:
-    if broken == "sizes":
-        with pytest.raises(PairError, match="do not belong together"):
-            ModelPair(models[0], tiny("llama", 61), tokenizer("qwen3"))
-        return
+    with pytest.raises(PairError, match="do not belong together"):
+        ModelPair(models[0], tiny("llama", 61), tokenizer("qwen3"))
+
+
+def test_checkpoints_whose_tokenizers_differ_never_become_a_scorer(
+    models: tuple[PreTrainedModel, PreTrainedModel], tmp_path: Path
+) -> None:
     folders = [tmp_path / name for name in ("policy", "reference")]
     for folder, model, family in zip(folders, models, ("qwen3", "chatml"), strict=True):
         model.save_pretrained(folder)
@@ -148,19 +165,30 @@ def test_models_that_do_not_belong_together_never_become_a_scorer(
 
 
 @sync_and_async
-@pytest.mark.parametrize(
-    ("low", "rule"), [*itertools.product(get_args(OnLow), get_args(OnScorerError))], ids=lambda word: str(word)
-)
+@pytest.mark.parametrize("scorer", ["one that refuses it", "pair"])
+@pytest.mark.parametrize("rule", get_args(OnScorerError))
+@pytest.mark.parametrize("low", get_args(OnLow))
 def test_an_action_without_text_or_calls_never_runs_whatever_the_rules(
-    low: OnLow, rule: OnScorerError, how: How, backend: Backend
+    low: OnLow, rule: OnScorerError, scorer: str, how: How, backend: Backend, pair: ModelPair
 ) -> None:
     rules = enforced(threshold=0.0, on_low=low, on_scorer_error=rule)
-    world, model = World(), Scripted(replies=[AIMessage("")])
-    builder = build(told(ByArgument(), rules, backend), agent_node(model, how=how), world)
-    final = run(builder.compile(checkpointer=InMemorySaver()), config=CONFIG, how=how)
+    final, world = proposed_nothing(told(pair if scorer == "pair" else ByArgument(), rules, backend), how)
     assert world.ran == []
     assert texts(final["messages"]) == ["human:go", f"ai:{rules.abstain_message}"]
-    assert_degraded(final["pa"][0], backend, "abstain", "not_scored", "UnscorableActionError")
+    assert_degraded(final["pa"][0], backend, "abstain", "not_scored", UnscorableActionError)
+
+
+@sync_and_async
+@pytest.mark.parametrize("rule", get_args(OnScorerError))
+@pytest.mark.parametrize("answer", [down, answering(1.0)], ids=["down", "careless"])
+def test_an_action_without_text_or_calls_never_runs_whatever_the_scorer_does(
+    answer: Any, rule: OnScorerError, how: How
+) -> None:
+    rules = enforced(threshold=0.0, on_scorer_error=rule)
+    final, world = proposed_nothing(Guard(Failing(answer), rules), how)
+    assert world.ran == []
+    assert texts(final["messages"]) == ["human:go", f"ai:{rules.abstain_message}"]
+    assert final["pa"][0]["decision"] == "abstain"
 
 
 @sync_and_async
@@ -225,47 +253,63 @@ def test_each_of_64_conversations_at_once_gets_its_own_decision(kind: str, limit
     together, atogether = threading.Barrier(count, timeout=60), asyncio.Barrier(count)
     drawn: set[int] = set()
 
-    def agent(state: GuardState) -> Any:
+    def reply(state: GuardState) -> tuple[AIMessage, bool]:
+        """Number n: a bad draw, then a good one if n is odd, else one half good; and whether it is the first."""
         number = int(state["messages"][0].text)
         if len(state["messages"]) > 1:
-            return {"messages": [say(number)]}
-        if number not in drawn:  # its first draw is bad, and all make it at once
+            return say(number), False
+        if number not in drawn:
             drawn.add(number)
-            if kind == "threads":
-                together.wait()
-            return {"messages": [act(-number)]}
-        return {"messages": [act(number) if number % 2 else act(-9 * number, number)]}
+            return act(-number), True
+        return (act(number) if number % 2 else act(number, -2 * number)), False
+
+    def agent(state: GuardState) -> Any:
+        action, first = reply(state)
+        if first:
+            together.wait()
+        return {"messages": [action]}
 
     async def aagent(state: GuardState) -> Any:
-        if (number := int(state["messages"][0].text)) not in drawn:
-            reply = agent(state)
-            await atogether.wait()
-            return reply
-        assert number in drawn
-        return agent(state)
+        action, first = reply(state)
+        if first:
+            async with asyncio.timeout(60):
+                await atogether.wait()
+        return {"messages": [action]}
 
-    scorer, world = ByArgument(), World()
-    guard = Guard(scorer, enforced(threshold=0.0, draws=2, on_low="block", scoring_timeout=limit))
+    world = World()
+    guard = Guard(ByArgument(), enforced(threshold=0.0, draws=2, on_low="block", scoring_timeout=limit))
     graph = build(guard, agent if kind == "threads" else aagent, world).compile(checkpointer=InMemorySaver())
 
     def given(number: int) -> tuple[Any, Any]:
         return {"messages": [HumanMessage(str(number))]}, {"configurable": {"thread_id": str(number)}}
 
+    numbers = range(1, count + 1)
+
     async def all_of_them() -> list[Any]:
-        return await asyncio.gather(*(graph.ainvoke(*given(number)) for number in range(1, count + 1)))
+        return list(await asyncio.gather(*(graph.ainvoke(*given(number)) for number in numbers)))
 
     if kind == "threads":
         with ThreadPoolExecutor(count) as pool:
-            finals = list(pool.map(lambda number: graph.invoke(*given(number)), range(1, count + 1)))
+            finals = list(pool.map(lambda number: graph.invoke(*given(number)), numbers))
     else:
         finals = asyncio.run(all_of_them())
     for number, final in enumerate(finals, 1):
         first, last = final["pa"]
-        assert [candidate["score"] for candidate in first["candidates"]][0] == -number
-        assert first["decision"] == ("pass" if number % 2 else "block")
-        assert final["messages"][-1].text == f"done #{number}"
+        odd = number % 2 == 1
+        assert first["decision"] == ("pass" if odd else "block")
+        assert [candidate["score"] for candidate in first["candidates"]] == [-number, number if odd else -number / 2]
         assert (last["decision"], last["score"]) == ("pass", number)
-    assert sorted(world.ran) == [float(number) for number in range(1, count + 1) if number % 2]
+        answers = [each for each in final["messages"] if isinstance(each, ToolMessage)]
+        assert {each.text for each in answers if each.status == "success"} == {f"did {float(number)}"}
+        assert final["messages"][-1].text == f"done #{number}"
+    assert sorted(world.ran) == [*numbers], "each good call once, and no bad one"
+
+
+def proposed_nothing(guard: Guard, how: How) -> tuple[dict[str, Any], World]:
+    """A run whose model proposes an empty action."""
+    world, model = World(), Scripted(replies=[AIMessage("")])
+    graph = build(guard, agent_node(model, how=how), world).compile(checkpointer=InMemorySaver())
+    return run(graph, config=CONFIG, how=how), world
 
 
 def told(scorer: Any, rules: Rules, backend: Backend) -> Guard:
@@ -278,17 +322,20 @@ def told(scorer: Any, rules: Rules, backend: Backend) -> Guard:
     )
 
 
-def assert_degraded(record: dict[str, Any], backend: Backend, decision: str, reason: str, error: str) -> None:
+def assert_degraded(
+    record: dict[str, Any], backend: Backend, decision: str, reason: str, error: type[Exception]
+) -> None:
     """Record, span and metric all say what was decided, and that it was decided without a score."""
     assert (record["decision"], record["reason"], record["score"]) == (decision, reason, None)
-    assert record["error"].startswith(f"{error}: ")
+    assert record["error"].startswith(f"{error.__name__}: ")
+    shown = {names.DECISION: decision, names.ERROR_TYPE: error_type(error(), None)}
     span = backend.spans(names.GUARD_SPAN)[0]
-    assert span.attributes is not None
-    assert (span.attributes[names.DECISION], span.attributes[names.ERROR_TYPE]) == (decision, error)
-    assert names.SCORE not in span.attributes
     assert span.status.status_code is StatusCode.ERROR
-    points = [point.attributes for point in backend.points(names.DECISIONS_METRIC)]
-    assert any((point[names.DECISION], point[names.ERROR_TYPE]) == (decision, error) for point in points)
+    assert span.attributes is not None
+    assert shown.items() <= dict(span.attributes).items()
+    assert names.SCORE not in span.attributes
+    points = [dict(point.attributes) for point in backend.points(names.DECISIONS_METRIC)]
+    assert any(shown.items() <= point.items() for point in points)
 
 
 def assert_refused(final: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

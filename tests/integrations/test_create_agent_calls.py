@@ -115,6 +115,21 @@ def test_an_answered_call_does_not_run_and_keeps_its_answer(how: How) -> None:
     assert texts(final["messages"])[2:4] == ["tool:by hand", "tool:did 2.0"]
 
 
+@sync_and_async
+def test_a_low_call_that_middleware_inside_has_answered_is_not_answered_again(how: How) -> None:
+    class Answers(AgentMiddleware[Any, Any, Any]):
+        def after_model(self, state: Any, runtime: Any) -> Any:
+            calls = state["messages"][-1].tool_calls
+            return {"messages": [ToolMessage("by hand", tool_call_id=calls[0]["id"])]} if calls else None
+
+    agent = Agent([act(-1, -2, 2), say(1)], enforced(threshold=0.0, on_low="block"), after=[Answers()])
+    final = run(agent.graph, how=how)
+    assert agent.world.ran == [2.0]
+    told = [(message.text, message.status) for message in final["messages"] if isinstance(message, ToolMessage)]
+    assert [status for _, status in told] == ["success", "error", "success"]
+    assert told[0][0] == "by hand"
+
+
 def test_records_that_a_runs_input_brings_are_ignored_and_no_output_shows_any() -> None:
     forged = act(9)
     forged.id = "forged"

@@ -51,14 +51,20 @@ def test_what_middleware_listed_before_made_of_the_request_is_what_is_scored_und
 
 @sync_and_async
 def test_a_request_that_middleware_inside_changes_in_place_does_not_change_for_the_next_draw(how: How) -> None:
+    seen: list[tuple[int, int, int, int]] = []
+
     def change(request: ModelRequest[Any]) -> ModelRequest[Any]:
+        parts: tuple[Any, ...] = (request.messages, request.state["messages"], request.tools, request.model_settings)
+        seen.append((len(parts[0]), len(parts[1]), len(parts[2]), len(parts[3])))
         request.messages.append(HumanMessage("junk"))
         request.state["messages"].append(HumanMessage("junk"))
         request.tools.clear()
-        return request
+        request.model_settings["junk"] = 1
+        return request.override(model_settings={})
 
     agent = Agent([act(-1), act(-2), say(1)], enforced(threshold=0.0, draws=3), after=[Changed(change)])
     final = run(agent.graph, how=how)
+    assert seen == [(1, 1, 1, 0)] * 3
     assert [texts(asked) for asked in agent.model.asked] == [["human:go", "human:junk"]] * 3
     assert [texts(step.history) for step in agent.scorer.steps] == [["human:go", "human:junk"]] * 3
     assert texts(final["messages"]) == ["human:go", "ai:done #1"]

@@ -112,6 +112,34 @@ def test_live_an_abstention_retracts_all_it_stands_for(how: How) -> None:
     assert left == [RULES.abstain_message]
 
 
+@sync_and_async
+def test_live_a_draw_under_the_id_of_a_rejected_one_is_not_retracted_with_it(how: How) -> None:
+    rules = enforced(threshold=0.0, draws=2)
+    agent = Agent([act(-1), act(1), say(1)], rules, guard={"stream": "live"}, after=[Same()])
+    events = stream(agent.graph, how, stream_mode=["custom", "updates"])
+    [retracted] = [data["pa_retracted"] for mode, data in events if mode == "custom"]
+    accepted = next(data["model"]["messages"][0] for mode, data in events if mode == "updates" and "model" in data)
+    assert retracted != accepted.id
+
+
+class Same(Changed):
+    """Gives every answer the same id, as a cache of answers may."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda request: request)
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        return _same(handler(request))
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        return _same(await handler(request))
+
+
+def _same(response: Any) -> Any:
+    response.result = [message.model_copy(update={"id": "the same"}) for message in response.result]
+    return response
+
+
 def test_shadow_mode_streams_token_by_token_as_the_agent_does_without_a_guard() -> None:
     agent = Agent([act(-1, text="word by word"), say(-1, "two words")], enforced(threshold=0.0, mode="shadow"))
     tokens = [message.text for message, _ in stream(agent.graph, "sync", stream_mode="messages")]

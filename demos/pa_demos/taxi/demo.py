@@ -22,7 +22,7 @@ from rich.live import Live
 from pa_middleware import Guard, Rules, RulesError, record
 
 from .environment import Taxi
-from .episode import Driver, Episode, Row, run_episode, shipped_pair
+from .episode import RULES, Driver, Episode, Row, run_episode, shipped_pair
 from .shadow import look_back, stopped, write_labels
 from .show import DRIVERS, comparison, looked_back, next_steps, results, what_was_stopped
 from .summary import Summary, overhead_ratio, summarise
@@ -155,7 +155,10 @@ def _report(summaries: dict[Row, Summary], done: dict[Row, list[Episode]], plan:
     if "shadow" in done:
         labels = plan.trace / "labels.csv"
         write_labels(labels, done["shadow"])
-        report |= {**look_back(done["unguarded"], done["shadow"]).as_dict(), "labels": str(labels)}
+        watched = plan.trace / "watched.json"
+        replace(RULES["shadow"], mode=None).save(watched)  # once they are calibrated, they are enforced
+        report |= look_back(done["unguarded"], done["shadow"]).as_dict()
+        report |= {"labels": str(labels), "watched": str(watched)}
     return report
 
 

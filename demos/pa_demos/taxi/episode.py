@@ -43,7 +43,7 @@ STRAYS_BETWEEN = (10, 25)
 """The steps, from 0, at one of which it does; it may have delivered by then."""
 
 RULES: dict[Row, Rules] = {
-    "shadow": Rules(threshold=THRESHOLD, mode="shadow"),
+    "shadow": Rules(threshold=THRESHOLD, draws=4, on_low="flag", mode="shadow"),
     "guarded": Rules(threshold=THRESHOLD, draws=4, on_low="flag", mode="enforce"),
     "best_of_4": Rules(draws=4, select="best"),
     "oracle": Rules(draws=4, select="best"),

@@ -144,6 +144,7 @@ def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | N
             lines += [
                 f"         {_command()} calibrate {trace} \\",
                 f"           --labels {shlex.quote(report['labels'])} \\",
+                f"           --rules {shlex.quote(report['watched'])} \\",
                 "           --alpha 0.1 --out rules.json",
                 f"         {_command()} demo --driver straying --rules rules.json --seed {report['seed'] + 1}",
             ]

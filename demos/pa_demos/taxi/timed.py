@@ -13,6 +13,7 @@ from langchain_core.outputs import ChatResult
 from pa_transformers import LocalChatModel
 
 from pa_middleware import ModelPair, Step, StepScore
+from pa_middleware.scoring.scorer import ReadsAhead
 
 from .oracle import ExactScorer
 
@@ -65,6 +66,11 @@ class TimedScorer:
     def fingerprint(self) -> Mapping[str, str]:
         """The scorer's own."""
         return self.inner.fingerprint()
+
+    def read_ahead(self, *prompt: Any, **conversation: Any) -> None:
+        """As the scorer does, if it does."""
+        if isinstance(self.inner, ReadsAhead):
+            self.inner.read_ahead(*prompt, **conversation)
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """The scorer's own answer."""
