@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
 from pa_middleware.cli import app
 from pa_middleware.scoring.scorer import CandidateScore
 from pa_middleware.tracing import read
+from pa_middleware.tracing.store import Recording
 
 WRONG_USE = 2
 """Exit code of a command that was given something it cannot work with."""
@@ -120,6 +121,23 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     assert "without .jsonl files" in _words(result)
 
 
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The demo without processes of its own, and its recording closed afterwards."""
+    opened: list[Recording] = []
+
+    def recording(trace: Path) -> Recording:
+        if not opened:
+            opened.append(record(trace))
+        return opened[0]
+
+    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    monkeypatch.setattr("pa_demos.taxi.demo._recording", recording)
+    yield
+    for each in opened:
+        each.close()
+
+
 @pytest.mark.parametrize(
     "arguments", [["--episodes", 0], ["--mode", "watch"], ["--seed", -1], ["--rules", "none.json"]]
 )
@@ -142,8 +160,8 @@ def test_demo_runs_every_driver_and_writes_figures_and_trace(tmp_path: Path) -> 
     assert "rejected draws" in result.output
 
 
-def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+@pytest.mark.usefixtures("one_process")
+def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path) -> None:
     figures, traces = tmp_path / "figures.json", tmp_path / "traces"
     result = _run("demo", "--episodes", 1, "--mode", "off", "--json", figures, "--traces", traces)
     assert result.exit_code == 0, result.output
@@ -152,8 +170,8 @@ def test_demo_without_a_guard_runs_the_unguarded_driver_only(tmp_path: Path, mon
     assert "guarded: score" not in result.output
 
 
-def test_demo_in_shadow_mode_counts_compares_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+@pytest.mark.usefixtures("one_process")
+def test_demo_in_shadow_mode_counts_compares_and_labels(tmp_path: Path) -> None:
     figures, traces = tmp_path / "figures.json", tmp_path / "traces"
     result = _run("demo", "--episodes", 2, "--mode", "shadow", "--json", figures, "--traces", traces)
     assert result.exit_code == 0, result.output
@@ -195,8 +213,8 @@ def test_rules_that_the_demo_cannot_run_are_refused_before_anything_runs(tmp_pat
     assert not (tmp_path / "traces").exists()
 
 
-def test_demo_guards_with_the_rules_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pa_demos.taxi.demo.ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+@pytest.mark.usefixtures("one_process")
+def test_demo_guards_with_the_rules_of_a_file(tmp_path: Path) -> None:
     Rules(threshold=1e9, mode="enforce").save(tmp_path / "rules.toml")
     figures = tmp_path / "figures.json"
     result = _run(
@@ -205,3 +223,44 @@ def test_demo_guards_with_the_rules_of_a_file(tmp_path: Path, monkeypatch: pytes
     assert result.exit_code == 0, result.output
     assert json.loads(figures.read_text(encoding="utf-8"))["guarded"]["steps"] == 0  # it stops at once
     assert "guarded: the rules of" in result.output
+
+
+def test_a_rules_file_is_checked_and_told_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "rules.toml"
+    Rules(
+        threshold=-0.5,
+        thresholds={"irreversible": 1.0, "read_only": None},
+        tools={"rm*": "irreversible"},
+        draws=3,
+        on_low="escalate",
+        on_scorer_error="escalate",
+        scoring_timeout=2,
+        mode="enforce",
+    ).save(file)
+    words = _words(_run("rules", file))
+    assert "Mode enforce." in words
+    assert "read_only not judged" in words
+    assert "irreversible passes from +1 on" in words
+    assert "'rm*' is irreversible" in words
+    assert "up to 3 draws" in words
+    assert "a human is asked before any of its tools runs" in words
+    assert "takes more than 2 s" in words
+    assert "Not calibrated." in words
+
+
+def test_rules_that_only_watch_say_why(tmp_path: Path) -> None:
+    Rules(threshold=0.0).save(tmp_path / "rules.json")
+    assert "Mode shadow, since the threshold is not calibrated" in _words(_run("rules", tmp_path / "rules.json"))
+
+
+def test_a_file_that_holds_no_rules_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "rules.json").write_text('{"treshold": 1}', encoding="utf-8")
+    result = _run("rules", tmp_path / "rules.json")
+    assert result.exit_code == WRONG_USE
+    assert "did you mean 'threshold'?" in _words(result)
+
+
+def test_the_schema_of_rules_is_printed_as_it_is_published() -> None:
+    published = Path(__file__).parents[1] / "docs" / "rules.schema.json"
+    assert json.loads(_run("rules", "--schema").output) == json.loads(published.read_text(encoding="utf-8"))
+    assert _run("rules").exit_code == WRONG_USE

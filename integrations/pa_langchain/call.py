@@ -2,7 +2,8 @@
 
 Between the model and a tool a call can change in two places: in the agent's state, and on its way through middleware
 that is listed before the guard, which is how a human's edit arrives. What changed in the state is refused. What was
-edited on the way is scored again under the prompt of its step, unless the rules trust human edits."""
+edited on the way is scored again under the prompt of its step, unless the rules trust human edits.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from pa_langchain.prompts import Prompts
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore, read_key
+from pa_middleware.guard.edits import EDIT_REFUSED, may_run, score_edited
 from pa_middleware.guard.gate import UNSCORED, objection, refusal, runnable_calls
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import Record, call_digest, find, last_action
-from pa_middleware.guard.review import EDIT_REFUSED, _runs, _scored
 
 _EDITS = "hitl_edited_tool_calls"
 """Where HumanInTheLoopMiddleware keeps the edits of the step: call id -> name and args, as they will run."""
@@ -69,8 +70,8 @@ async def _problem_of_edit(
     calls = [runs if each is before else _edited(each, edits) for each in action.tool_calls]
     changed = action.model_copy(update={"tool_calls": calls})
     _tell(core, record, changed, runs)
-    again = await _scored(shown, changed, ask)
-    return None if _runs(again, shown.tiers(changed, core.rules), core.rules) else EDIT_REFUSED
+    again = await score_edited(shown, changed, ask)
+    return None if may_run(again, shown.tiers(changed, core.rules), core.rules) else EDIT_REFUSED
 
 
 def _edited(call: ToolCall, edits: Any) -> ToolCall:

@@ -1,7 +1,8 @@
 """What a model was really asked: heard from the model call itself, past all middleware that is listed after the guard.
 
 Such middleware may still change the messages (deep agents put memory and skills into the system message there), and the
-score is taken under what the model saw."""
+score is taken under what the model saw.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The prompt of a step is in the request to the model and nowhere else; the agent's state holds neither its system message
 nor its tools, and middleware may have changed the rest. So the latest prompts are kept in memory. In another process
-than the one that drew an action, what is not given by `history` and `tools` is lost, and an edit cannot be scored."""
+than the one that drew an action, what is not given by `history` and `tools` is lost, and an edit cannot be scored.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 
 from pa_middleware.guard import place
@@ -68,10 +69,11 @@ class Hand:
 
     async def _scored(self, draws: list[Draw]) -> list[Draw]:
         actions = [draw.proposal.action for draw in draws]
+        shown = self._turn.shown
         try:
-            answer = await self._ask(
-                [Step(self._turn.shown.history(), actions, self._turn.shown.tools, self._conversation)]
-            )
+            for action in actions:
+                _refuse_empty(action)
+            answer = await self._ask([Step(shown.history(), actions, shown.tools, self._conversation)])
             answered = check_answer(answer, actions)
         except GraphBubbleUp:  # an interrupt of the graph is no failure
             raise
@@ -87,3 +89,11 @@ class Hand:
             Draw(draw.proposal, draw.tiers, score=score, least_margin=answered.least_margin)
             for draw, score in zip(draws, answered.candidates, strict=True)
         ]
+
+
+def _refuse_empty(action: AIMessage) -> None:
+    """An action that says and calls nothing never runs, whatever a scorer would make of it."""
+    blocks = action.content if isinstance(action.content, list) else []
+    shows = any(isinstance(block, dict) and block.get("type") != "text" for block in blocks)
+    if not (action.text.strip() or action.tool_calls or action.invalid_tool_calls or shows):
+        raise UnscorableActionError("the action is empty: it has neither text nor tool calls")

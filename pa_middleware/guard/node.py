@@ -13,6 +13,7 @@ from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
 from langchain_core.runnables import Runnable, RunnableLambda
+from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
 from pa_middleware.guard.core import GuardCore, changed, own_copy
@@ -25,6 +26,8 @@ from pa_middleware.guard.step import run_immediately, take_step
 from pa_middleware.guard.turn import Shown, Turn
 
 Node = Callable[..., Any]
+Run = Callable[[Any, Muted], Awaitable[Any]]
+"""Runs the guarded node once, on a copy of the state, muted."""
 _MARK = "__pa_guarded__"
 
 
@@ -32,26 +35,20 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
     """The node with a guard around it.
 
     Raises:
-        GuardError: `inner` is neither a function nor a Runnable, or is a generator, which would speak unscored.
+        GuardError: `inner` is neither a function nor a Runnable, is a generator, which would speak unscored, or a graph
+            that remembers rejected draws.
     """
-
     refuse_twice(inner)
     if isinstance(inner, Runnable):
         runnable = inner
+        _refuse_memory(runnable)
 
-        async def invoke_now(state: Any, muted: Muted) -> Any:
-            with ambient(muted.config):
-                return runnable.invoke(state, muted.config)
-
-        async def invoke(state: Any, muted: Muted) -> Any:
-            with ambient(muted.config):
-                return await runnable.ainvoke(state, muted.config)
-
+        # LangGraph finds a graph inside a node by the names that the node's own function uses.
         def step(state: Any) -> Any:
-            return run_immediately(take_step(core, node_turn(core, state, invoke_now), core.calls.now))
+            return run_immediately(take_step(core, node_turn(core, state, _invoking(runnable)), core.calls.now))
 
         async def astep(state: Any) -> Any:
-            return await take_step(core, node_turn(core, state, invoke), core.calls.aside)
+            return await take_step(core, node_turn(core, state, _ainvoking(runnable)), core.calls.aside)
 
         return RunnableLambda(mark(step), mark(astep), name=name or runnable.get_name())
 
@@ -79,7 +76,31 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
     return guarded
 
 
-def node_turn(core: GuardCore, state: Any, run: Callable[[Any, Muted], Awaitable[Any]]) -> Turn:
+def _invoking(runnable: Runnable[Any, Any]) -> Run:
+    async def invoke_now(state: Any, muted: Muted) -> Any:
+        with ambient(muted.config):
+            return runnable.invoke(state, muted.config)
+
+    return invoke_now
+
+
+def _ainvoking(runnable: Runnable[Any, Any]) -> Run:
+    async def invoke(state: Any, muted: Muted) -> Any:
+        with ambient(muted.config):
+            return await runnable.ainvoke(state, muted.config)
+
+    return invoke
+
+
+def _refuse_memory(runnable: Runnable[Any, Any]) -> None:
+    if isinstance(runnable, Pregel) and runnable.checkpointer is True:
+        raise GuardError(
+            "the node is a graph compiled with checkpointer=True: it would remember rejected draws and bring them "
+            "back; compile it without, so that it starts afresh with every draw"
+        )
+
+
+def node_turn(core: GuardCore, state: Any, run: Run) -> Turn:
     """A step of a graph's node.
 
     Args:

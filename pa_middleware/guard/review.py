@@ -7,32 +7,26 @@ in order. An answer that cannot be understood is asked for again, and says why."
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from langchain_core.messages import AIMessage, ToolCall, ToolMessage
-from langgraph.errors import GraphBubbleUp
 from langgraph.types import interrupt
 
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.decision import HumanDecision
+from pa_middleware.guard.edits import EDIT_REFUSED, may_run, score_edited
 from pa_middleware.guard.hand import AskScorer
-from pa_middleware.guard.judge import check_answer, good_enough, kind_of_action
+from pa_middleware.guard.judge import kind_of_action
 from pa_middleware.guard.record import Record, action_digest, call_entry, describe
-from pa_middleware.guard.rules import Rules
-from pa_middleware.guard.tiers import Kind, Tier
+from pa_middleware.guard.tiers import Kind
 from pa_middleware.guard.turn import Shown
-from pa_middleware.scoring.errors import UnscorableActionError
-from pa_middleware.scoring.scorer import CandidateScore, Step
-
-logger = logging.getLogger(__name__)
+from pa_middleware.scoring.scorer import CandidateScore
 
 ALLOWED: tuple[HumanDecision, ...] = get_args(HumanDecision)
 REJECTED = "Not executed: a human rejected this call. Choose another action."
-EDIT_REFUSED = "Not executed: a human edited this call, and the edited call was judged unlikely to help."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +61,10 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
     )
     changed = [call["id"] for call in held if decided[call["id"]]["type"] == "edit"]
     tiers = shown.tiers(edited, core.rules)
-    again = await _scored(shown, edited, ask) if changed and not core.rules.trust_human_edits else None
-    refused = dict.fromkeys(changed, EDIT_REFUSED) if again is not None and not _runs(again, tiers, core.rules) else {}
+    again = await score_edited(shown, edited, ask) if changed and not core.rules.trust_human_edits else None
+    refused = (
+        dict.fromkeys(changed, EDIT_REFUSED) if again is not None and not may_run(again, tiers, core.rules) else {}
+    )
     answers = [
         answer for call in held if (answer := _answer(call, decided[call["id"]], refused.get(call["id"]))) is not None
     ]
@@ -170,25 +166,6 @@ def _answer(call: ToolCall, decision: Mapping[str, Any], refused: str | None) ->
             return None
     name = _edited(call, decision)["name"]
     return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status=status)
-
-
-async def _scored(shown: Shown, action: AIMessage, ask: AskScorer) -> CandidateScore | Exception:
-    """The score of an edited action, under the prompt of the first one; or what stands in its place."""
-    step = Step(shown.history(), [action], shown.tools, place.conversation(place.current_config()))
-    try:
-        return check_answer(await ask([step]), [action]).candidates[0]
-    except GraphBubbleUp:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
-        logger.warning("the scorer failed on an edited call: %s", describe(error))
-        return error
-
-
-def _runs(again: CandidateScore | Exception, tiers: Sequence[Tier | None], rules: Rules) -> bool:
-    """Whether an edited action may run, going by its own score."""
-    if isinstance(again, Exception):
-        return rules.on_scorer_error == "flag" and not isinstance(again, UnscorableActionError)
-    return good_enough(again, tiers, rules)
 
 
 def _call_score(again: CandidateScore | Exception | None, position: int) -> float | None:

@@ -183,6 +183,7 @@ def _report(same: int) -> dict[str, Any]:
         "seed": 11,
         "trace": "traces/demo-20260131-120000",
         "labels": "traces/demo-20260131-120000/labels.csv",
+        "watched": "traces/demo-20260131-120000/watched.json",
     }
 
 
@@ -213,6 +214,8 @@ def test_the_next_command_calibrates_on_what_was_written(monkeypatch: pytest.Mon
         "traces/demo-20260131-120000",
         "--labels",
         "traces/demo-20260131-120000/labels.csv",
+        "--rules",
+        "traces/demo-20260131-120000/watched.json",
         "--alpha",
         "0.1",
         "--out",

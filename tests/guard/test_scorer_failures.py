@@ -183,4 +183,4 @@ def test_an_error_of_an_earlier_draw_does_not_degrade_a_step_that_passes() -> No
     guard = Guard(ByArgument(), enforced(threshold=0.0, draws=2))
     record = run(build(guard, agent_node(model), world).compile())["pa"][0]
     assert (record["decision"], record["error"]) == ("pass", None)
-    assert record["candidates"][0]["error"] == "UnscorableActionError: an empty action"
+    assert record["candidates"][0]["error"].startswith("UnscorableActionError: the action is empty")

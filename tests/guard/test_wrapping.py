@@ -7,7 +7,7 @@ import functools
 from typing import Any, Literal
 
 import pytest
-from guard.agents import ByArgument, Kind, Scripted, World, act, agent_node, build, enforced, one_node, run, say, texts
+from guard.agents import ByArgument, Kind, Scripted, World, act, agent_node, build, enforced, one_node, run, say
 from guard.cases import CONFIG
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatResult
@@ -77,12 +77,15 @@ def test_each_draw_of_a_graph_as_the_node_starts_afresh() -> None:
     assert world.ran == [1.0]
 
 
-def test_a_rejected_draw_that_a_graph_as_the_node_remembers_is_an_error_when_it_comes_back() -> None:
-    world, model = World(), Scripted(replies=[act(-1, text="rejected"), act(1), say(1)])
-    graph = build(guard(draws=2), thinking(model, checkpointer=True), world).compile(checkpointer=InMemorySaver())
-    with pytest.raises(GuardError, match="2 new AIMessages"):
-        run(graph, config=CONFIG)
-    assert texts(graph.get_state(CONFIG).values["messages"]) == ["human:go", "ai[1]:", "tool:did 1.0"]
+def test_a_graph_that_would_remember_rejected_draws_is_refused_as_a_node() -> None:
+    model = Scripted(replies=[act(1)])
+    with pytest.raises(GuardError, match="checkpointer=True: it would remember rejected draws"):
+        build(guard(draws=2), thinking(model, checkpointer=True), World())
+
+
+def test_a_graph_as_the_node_is_found_among_the_subgraphs() -> None:
+    graph = build(guard(), thinking(Scripted(replies=[act(1)])), World()).compile()
+    assert [name for name, _ in graph.get_subgraphs()] == ["agent"]
 
 
 def test_an_error_of_the_node_goes_to_the_nodes_error_handler_and_no_tool_runs() -> None:

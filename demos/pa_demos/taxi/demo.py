@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from opentelemetry.trace import NoOpTracerProvider, TracerProvider
+from opentelemetry.trace import NoOpTracerProvider
 from rich.console import Console
 from rich.live import Live
 
 from pa_middleware import Guard, Rules, RulesError, record
+from pa_middleware.tracing.store import Recording
 
 from .environment import Taxi
 from .episode import RULES, Driver, Episode, Row, run_episode, shipped_pair
@@ -151,7 +152,9 @@ def _report(summaries: dict[Row, Summary], done: dict[Row, list[Episode]], plan:
             report["overhead_ratio"] = overhead_ratio(done[row])
             report["trace"] = str(plan.trace)
     if plan.rules is not None:
-        report |= {"rules": str(plan.rules), "stopped": stopped(done["unguarded"], done["guarded"])}
+        report["rules"] = str(plan.rules)
+        if _rules(plan.rules, "guarded").on_low == "abstain":
+            report["stopped"] = stopped(done["unguarded"], done["guarded"])
     if "shadow" in done:
         labels = plan.trace / "labels.csv"
         write_labels(labels, done["shadow"])
@@ -175,9 +178,9 @@ def _load_pair() -> None:
 
 
 @cache
-def _recording(trace: Path) -> TracerProvider:
+def _recording(trace: Path) -> Recording:
     """One trace file a process, open until the process ends."""
-    return record(trace).tracer_provider
+    return record(trace)
 
 
 @cache
@@ -187,6 +190,6 @@ def _rules(path: Path, row: Row) -> Rules:
 
 
 def _episode(row: Row, seed: int, plan: _Plan) -> Episode:
-    provider = _recording(plan.trace) if row in _TRACED else NoOpTracerProvider()
+    provider = _recording(plan.trace).tracer_provider if row in _TRACED else NoOpTracerProvider()
     rules = _rules(plan.rules, row) if plan.rules is not None and row in _TRACED else None
     return run_episode(row, seed, provider, rules=rules, driver=plan.driver)
