@@ -61,7 +61,8 @@ class GuardCore:
                 "be resumed; compile(checkpointer=...) and give the run a thread_id, or choose another on_low and "
                 "on_scorer_error"
             )
-        if not self._warned and place.may_lose_decisions(config):
+        enforced = self.rules.effective_mode == "enforce"
+        if enforced and not self._warned and place.may_lose_decisions(config):
             self._warned = True
             logger.warning(
                 "this graph keeps checkpoints, but not with durability='sync': after a crash a tool may have run whose "

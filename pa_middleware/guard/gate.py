@@ -2,7 +2,8 @@
 
 It finds the message that is about to be acted on and its record, and compares them. A call that was blocked, or that is
 not the one that was scored, is answered by an error message and never reaches the tools; the others run. Where the
-rules escalate, a human is asked first."""
+rules escalate, a human is asked first.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Questions and answers have the shape of LangChain's human-in-the-loop middleware, so that the same front ends serve
 both: `{"action_requests": [...], "review_configs": [...]}` is answered by `{"decisions": [...]}`, one for each request,
-in order. An answer that cannot be understood is asked for again, and says why."""
+in order. An answer that cannot be understood is asked for again, and says why.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The guard's settings: thresholds, draws, tiers, and what to do when nothing is good enough or nothing can be
-scored."""
+scored.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The step is a coroutine over two operations it is handed: the turn's `draw`, and `ask`, which asks the scorer. An async
 node awaits it. A sync node's operations never suspend, so `run_immediately` drives the same coroutine to its end
-without an event loop."""
+without an event loop.
+"""
 
 from __future__ import annotations
 
