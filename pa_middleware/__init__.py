@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from pa_middleware.scoring.errors import ScoringError
     from pa_middleware.scoring.lora import LoraPair
     from pa_middleware.scoring.pair import ModelPair
-    from pa_middleware.scoring.scorer import Scorer, Step, StepScore
+    from pa_middleware.scoring.scorer import CallScore, CandidateScore, Scorer, Step, StepScore
     from pa_middleware.tracing import record
 
 _HOME = {
+    "CallScore": "scoring.scorer",
+    "CandidateScore": "scoring.scorer",
     "Decision": "guard",
     "Guard": "guard",
     "GuardError": "guard",
@@ -33,6 +35,8 @@ _HOME = {
 }
 
 __all__ = [
+    "CallScore",
+    "CandidateScore",
     "Decision",
     "Guard",
     "GuardError",

@@ -240,12 +240,12 @@ def test_a_rules_file_is_checked_and_told_in_words(tmp_path: Path) -> None:
     words = _words(_run("rules", file))
     assert "Mode enforce." in words
     assert "read_only not judged" in words
-    assert "irreversible passes from +1 on" in words
+    assert "irreversible passes from 1 on" in words
     assert "'rm*' is irreversible" in words
     assert "up to 3 draws" in words
     assert "a human is asked before any of its tools runs" in words
     assert "takes more than 2 s" in words
-    assert "Not calibrated." in words
+    assert "Not calibrated: the thresholds are enforced as they are." in words
 
 
 def test_rules_that_only_watch_say_why(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from pa_langchain.prompts import Prompts
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore, read_key
-from pa_middleware.guard.edits import EDIT_REFUSED, may_run, score_edited
+from pa_middleware.guard.edits import objection_to_edit, score_edited
 from pa_middleware.guard.gate import UNSCORED, objection, refusal, runnable_calls
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import Record, call_digest, find, last_action
@@ -67,11 +67,9 @@ async def _problem_of_edit(
         return UNSCORED
     runs = call if _digest(edited) == _digest(before) else edited  # an edit that is not made yet is made further inside
     shown, ask = prompts.of(request.state, action, ask)
-    calls = [runs if each is before else _edited(each, edits) for each in action.tool_calls]
-    changed = action.model_copy(update={"tool_calls": calls})
-    _tell(core, record, changed, runs)
-    again = await score_edited(shown, changed, ask)
-    return None if may_run(again, shown.tiers(changed, core.rules), core.rules) else EDIT_REFUSED
+    _tell(core, record, action, runs)
+    alone = action.model_copy(update={"tool_calls": [runs]})
+    return objection_to_edit(await score_edited(shown, action, [runs], ask), shown.tiers(alone, core.rules), core.rules)
 
 
 def _edited(call: ToolCall, edits: Any) -> ToolCall:

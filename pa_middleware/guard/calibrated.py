@@ -54,6 +54,16 @@ class Calibration:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
                 raise RulesError(f"calibration.{name} is {value!r}; allowed: a number between 0 and 1")
+        if self.bound > self.alpha:
+            raise RulesError(f"calibration.bound is {self.bound!r}; allowed: at most alpha, {self.alpha!r}")
+        for name in ("runs", "tasks", "successes"):
+            count = getattr(self, name)
+            if (name, count) != ("successes", None) and (type(count) is not int or count < 1):
+                raise RulesError(f"calibration.{name} is {count!r}; allowed: a whole number from 1 on")
+        if not isinstance(self.data, str) or not self.data:
+            raise RulesError(f"calibration.data is {self.data!r:.100}; allowed: some text")
+        if self.success is not None and not isinstance(self.success, SuccessMap):
+            raise RulesError(f"calibration.success is {self.success!r:.100}; allowed: a SuccessMap, or None")
         try:
             date.fromisoformat(self.date)
         except (TypeError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
 
 from pa_middleware.guard import place
@@ -20,14 +20,21 @@ from pa_middleware.scoring.scorer import CandidateScore, Step
 
 logger = logging.getLogger(__name__)
 
-EDIT_REFUSED = "Not executed: a human edited this call, and the edited call was judged unlikely to help."
+LOW = "Not executed: a human edited this call, and the edited call was judged unlikely to help."
+UNSCORED = "Not executed: a human edited this call, and the edited call could not be scored."
 
 
-async def score_edited(shown: Shown, action: AIMessage, ask: AskScorer) -> CandidateScore | Exception:
-    """The score of an edited action under the prompt of its step; or the error that stands in its place."""
+async def score_edited(
+    shown: Shown, action: AIMessage, edited: Sequence[ToolCall], ask: AskScorer
+) -> CandidateScore | Exception:
+    """The score of an action with its edited calls alone, whatever became of the others, under the prompt of its step.
+
+    An error stands in its place if it cannot be scored.
+    """
+    alone = action.model_copy(update={"tool_calls": list(edited)})
     try:
-        step = Step(shown.history(), [action], shown.tools, place.conversation(place.current_config()))
-        return check_answer(await ask([step]), [action]).candidates[0]
+        step = Step(shown.history(), [alone], shown.tools, place.conversation(place.current_config()))
+        return check_answer(await ask([step]), [alone]).candidates[0]
     except GraphBubbleUp:  # an interrupt of the graph is no failure
         raise
     except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
@@ -35,8 +42,15 @@ async def score_edited(shown: Shown, action: AIMessage, ask: AskScorer) -> Candi
         return error
 
 
-def may_run(edited: CandidateScore | Exception, tiers: Sequence[Tier | None], rules: Rules) -> bool:
-    """Whether an edited action may run, going by what `score_edited` answered. There is nobody left to ask."""
-    if isinstance(edited, Exception):
-        return rules.on_scorer_error == "flag" and not isinstance(edited, UnscorableActionError)
-    return good_enough(edited, tiers, rules)
+def objection_to_edit(score: CandidateScore | Exception, tiers: Sequence[Tier | None], rules: Rules) -> str | None:
+    """Why edited calls may not run, in words for the model; None if they may. There is nobody left to ask.
+
+    Args:
+        score: what `score_edited` answered.
+        tiers: of the edited calls.
+        rules: the guard's.
+    """
+    if isinstance(score, Exception):
+        runs = rules.on_scorer_error == "flag" and not isinstance(score, UnscorableActionError)
+        return None if runs else UNSCORED
+    return None if good_enough(score, tiers, rules) else LOW

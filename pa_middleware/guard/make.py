@@ -9,7 +9,7 @@ from typing import Any
 from pa_middleware.guard.core import GuardCore, History, check_names
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.rules import Rules
-from pa_middleware.scoring.fingerprint import differences, fingerprint_of
+from pa_middleware.scoring.fingerprint import Identified, differences, fingerprint_of
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
 
@@ -56,6 +56,12 @@ def make_core(
 def _check_calibration(scorer: Scorer, rules: Rules) -> None:
     """A threshold means something under the scorer it was found with, and nothing under another."""
     if rules.calibration is None:
+        if rules.effective_mode == "shadow" and not isinstance(scorer, Identified):
+            logger.warning(
+                "%s has no fingerprint(), so that thresholds calibrated on what this guard watches can be bound to no "
+                "scorer; give it one, see pa_middleware.scoring.fingerprint",
+                type(scorer).__name__,
+            )
         if rules.mode is None and rules.judges:
             logger.warning(
                 "the threshold is not calibrated, so this guard watches and changes nothing (mode='shadow'); calibrate "

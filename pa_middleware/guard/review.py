@@ -18,7 +18,7 @@ from langgraph.types import interrupt
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.decision import HumanDecision
-from pa_middleware.guard.edits import EDIT_REFUSED, may_run, score_edited
+from pa_middleware.guard.edits import objection_to_edit, score_edited
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.judge import kind_of_action
 from pa_middleware.guard.record import Record, action_digest, call_entry, describe
@@ -60,15 +60,13 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
     edited = action.model_copy(
         update={"tool_calls": [_edited(call, decided.get(call["id"])) for call in action.tool_calls]}
     )
-    changed = [call["id"] for call in held if decided[call["id"]]["type"] == "edit"]
     tiers = shown.tiers(edited, core.rules)
-    again = await score_edited(shown, edited, ask) if changed and not core.rules.trust_human_edits else None
-    refused = (
-        dict.fromkeys(changed, EDIT_REFUSED) if again is not None and not may_run(again, tiers, core.rules) else {}
-    )
-    answers = [
-        answer for call in held if (answer := _answer(call, decided[call["id"]], refused.get(call["id"]))) is not None
-    ]
+    edits = [place for place, call in enumerate(edited.tool_calls) if _type(decided, call) == "edit"]
+    again, refused = None, None
+    if edits and not core.rules.trust_human_edits:
+        again = await score_edited(shown, edited, [edited.tool_calls[place] for place in edits], ask)
+        refused = objection_to_edit(again, [tiers[place] for place in edits], core.rules)
+    answers = [answer for call in held if (answer := _answer(call, decided[call["id"]], refused)) is not None]
     unanswered = {call["id"] for call in edited.tool_calls} - {answer.tool_call_id for answer in answers}
     core.telemetry.review(
         index=record["step"],
@@ -84,7 +82,7 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
     for position, call in enumerate(edited.tool_calls):
         entry, decision = entries[call["id"]], decided.get(call["id"])
         if decision is not None:
-            score = _call_score(again, position) if decision["type"] == "edit" else entry["score"]
+            score = entry["score"] if position not in edits else _call_score(again, edits.index(position))
             threshold = core.rules.threshold_of(tiers[position] or "final_answer")
             entry = call_entry(
                 call,
@@ -94,7 +92,12 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
                 decision="pass" if call["id"] in unanswered else "block",
             ) | {"human": decision["type"]}
         calls.append(entry)
-    return Review(edited, _record(record, edited, calls, kind_of_action(tiers), again), tuple(answers))
+    kind = kind_of_action(tiers)
+    return Review(
+        edited,
+        _record(record, edited, calls, again, kind=kind, threshold=core.rules.threshold_of(kind)),
+        tuple(answers),
+    )
 
 
 def _answers(record: Record, held: Sequence[ToolCall], entries: Mapping[Any, Record]) -> list[Mapping[str, Any]]:
@@ -137,14 +140,21 @@ def _problem(answer: Any, count: int) -> str | None:
 
 def _description(call: ToolCall, entry: Record, record: Record) -> str:
     if record["score"] is None:
-        why = "The action could not be scored"
+        why = f"The action could not be scored: {record['error']}"
     else:
         score, threshold = record["score"], record["threshold"]
-        why = f"Progress advantage {score:+.3g}" + ("" if threshold is None else f", threshold {threshold:+.3g}")
+        why = f"The action scored {score:.3g}"
         if entry["score"] is not None:
-            why += f"; this call {entry['score']:+.3g}"
+            why = f"This call scored {entry['score']:.3g}, the action as a whole {score:.3g}"
+        if threshold is not None:
+            why += f"; it needs {threshold:.3g} or more to run unasked"
     arguments = json.dumps(call["args"], ensure_ascii=False, default=str)
-    return f"{why} ({record['reason'].replace('_', ' ')}).\n\nTool: {call['name']}\nArgs: {arguments}"
+    return f"{why}.\n\nTool: {call['name']}\nArgs: {arguments}"
+
+
+def _type(decided: Mapping[Any, Mapping[str, Any]], call: ToolCall) -> str | None:
+    """What a human made of a call; None if nobody was asked about it."""
+    return decided[call["id"]]["type"] if call["id"] in decided else None
 
 
 def _edited(call: ToolCall, decision: Mapping[str, Any] | None) -> ToolCall:
@@ -161,7 +171,7 @@ def _answer(call: ToolCall, decision: Mapping[str, Any], refused: str | None) ->
             text, status = decision.get("message") or REJECTED, "error"
         case "respond":
             text, status = decision["message"], "success"
-        case _ if refused is not None:
+        case "edit" if refused is not None:
             text, status = refused, "error"
         case _:
             return None
@@ -175,10 +185,16 @@ def _call_score(again: CandidateScore | Exception | None, position: int) -> floa
 
 
 def _record(
-    record: Record, action: AIMessage, calls: list[Record], kind: Kind, again: CandidateScore | Exception | None
+    record: Record,
+    action: AIMessage,
+    calls: list[Record],
+    again: CandidateScore | Exception | None,
+    *,
+    kind: Kind,
+    threshold: float | None,
 ) -> Record:
     """The human's record, beside the rules' own."""
-    kept = {name: record[name] for name in ("v", "id", "step", "mode", "threshold", "p_success", "anchor", "span")}
+    kept = {name: record[name] for name in ("v", "id", "step", "mode", "p_success", "anchor", "span")}
     score = again.score if isinstance(again, CandidateScore) else None
     return {
         **kept,
@@ -186,6 +202,7 @@ def _record(
         "decision": "pass" if any(entry["decision"] == "pass" for entry in calls) else "block",
         "reason": "human",
         "kind": kind,
+        "threshold": threshold,
         "score": record["score"] if again is None else score,
         "selected": 0,
         "digest": action_digest(action),

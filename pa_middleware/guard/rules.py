@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -89,6 +90,8 @@ class Rules:
             limit,
             "seconds, more than 0, or None for no limit",
         )
+        if limit is not None:
+            object.__setattr__(self, "scoring_timeout", float(limit))
         _require(type(self.trust_human_edits) is bool, "trust_human_edits", self.trust_human_edits, "True or False")
         text = self.abstain_message
         _require(isinstance(text, str) and bool(text.strip()), "abstain_message", self.abstain_message, "some text")
@@ -217,7 +220,12 @@ def _tools(given: object) -> dict[str, Tier]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _require(holds: bool, name: str, given: object, allowed: str) -> None:

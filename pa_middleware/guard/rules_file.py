@@ -33,16 +33,48 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
         RulesError: the file is neither, cannot be parsed, or holds a setting that is unknown, not allowed or inert.
         OSError: the file cannot be read.
     """
-    file = Path(path)
-    parse = _by_suffix(file, {".json": json.loads, ".toml": tomllib.loads})
+    return _load(Path(path), lambda settings: settings)
+
+
+def load_base(path: str | os.PathLike[str]) -> Rules:
+    """Rules from a file as the settings that a calibration starts from.
+
+    Its mode and calibration are left out. If it sets no threshold, 0.0 stands in for the one to be found.
+
+    Raises:
+        RulesError: as for `load_rules`.
+        OSError: the file cannot be read.
+    """
+
+    def start(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        kept = {name: value for name, value in settings.items() if name not in ("mode", "calibration")}
+        return {**kept, "threshold": 0.0} if kept.get("threshold") is None else kept
+
+    return _load(Path(path), start)
+
+
+def _load(file: Path, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Rules:
+    parse = _by_suffix(file, {".json": _parse_json, ".toml": tomllib.loads})
     try:
         settings = parse(file.read_text(encoding="utf-8"))
     except ValueError as error:  # of JSON, of TOML, of UTF-8
         raise RulesError(f"{file} cannot be read as {file.suffix[1:].upper()}: {error}") from error
     try:
-        return _rules(settings)
+        return _rules(change(_table("the file", settings)))
     except RulesError as error:
         raise RulesError(f"{file}: {error}") from error
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_without_twins)
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twins = sorted({name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1})
+        raise ValueError(f"{', '.join(map(repr, twins))} is there more than once")
+    return table
 
 
 def save_rules(rules: Rules, path: str | os.PathLike[str]) -> None:
@@ -68,6 +100,10 @@ def json_schema() -> dict[str, Any]:
     definitions = schema.pop("$defs")
     settings = schema["properties"]
     own = {"anyOf": [{"type": "number"}, {"const": OFF}, {"type": "null"}]}
+    settings["draws"]["minimum"] = 1
+    settings["draws_per_run"]["anyOf"][0]["minimum"] = 1
+    settings["scoring_timeout"]["anyOf"][0]["exclusiveMinimum"] = 0
+    settings["abstain_message"]["minLength"] = 1
     kinds = [kind for kind in KINDS if kind != "default"]
     settings["thresholds"] |= {"propertyNames": {"enum": kinds}, "additionalProperties": own}
     for table in (schema, *definitions.values()):
@@ -89,9 +125,17 @@ def _by_suffix(file: Path, known: Mapping[str, Callable[[Any], Any]]) -> Callabl
     return known[file.suffix]
 
 
-def _rules(settings: Any) -> Rules:
-    given = {name: value for name, value in _table("the file", settings).items() if name != SCHEMA}
+_NAMES = frozenset(each.name for each in fields(Rules))
+
+
+def _rules(settings: Mapping[str, Any]) -> Rules:
+    given = {name: value for name, value in settings.items() if name != SCHEMA}
+    if isinstance(given.get("rules"), Mapping):
+        raise RulesError("'rules' is no setting; settings stand at the top of the file, in no table of their own")
     _check_names("setting", given, Rules)
+    below = [name for name in _table("tools", given.get("tools", {})) if name in _NAMES]
+    if below and not isinstance(given["tools"][below[0]], str):
+        raise RulesError(f"{below[0]!r} stands among tools; in TOML, settings come before the first [table]")
     if "thresholds" in given:
         own = _table("thresholds", given["thresholds"])
         given["thresholds"] = {kind: None if value == OFF else value for kind, value in own.items()}

@@ -37,9 +37,13 @@ class SuccessMap:
             if getattr(self, name) not in allowed:
                 raise RulesError(f"success.{name} is {getattr(self, name)!r}; allowed: {', '.join(map(repr, allowed))}")
         for name in ("x", "y"):
-            values = tuple(float(value) for value in getattr(self, name))
+            given = getattr(self, name)
+            try:
+                values = tuple(float(value) for value in given)
+            except (TypeError, ValueError, OverflowError):
+                values = ()
             if not values or not all(map(math.isfinite, values)):
-                raise RulesError(f"success.{name} is {values!r:.100}; allowed: finite numbers, at least one")
+                raise RulesError(f"success.{name} is {given!r:.100}; allowed: finite numbers, at least one")
             object.__setattr__(self, name, values)
         if len(self.x) != len(self.y) or (self.kind == "platt" and len(self.x) != 1):
             raise RulesError(

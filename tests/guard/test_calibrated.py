@@ -44,7 +44,7 @@ def test_a_guard_refuses_rules_of_another_scorer_and_names_what_differs() -> Non
 def test_a_threshold_nobody_calibrated_watches_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     with caplog.at_level(logging.WARNING):
-        guard = Guard(ByArgument(), Rules(threshold=0.0))
+        guard = Guard(Identified(policy="a"), Rules(threshold=0.0))
         graph = build(guard, agent_node(Scripted(replies=[act(-1), say(1)])), world).compile()
         final = run(graph)
     assert [record.message[:31] for record in caplog.records] == ["the threshold is not calibrated"]
@@ -55,9 +55,17 @@ def test_a_threshold_nobody_calibrated_watches_and_says_so_once(caplog: pytest.L
 def test_a_mode_that_the_rules_name_is_taken_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Guard(ByArgument(), enforced(threshold=0.0))
-        Guard(ByArgument(), Rules(threshold=0.0, mode="shadow"))
+        Guard(Identified(policy="a"), Rules(threshold=0.0, mode="shadow"))
         Guard(ByArgument(), Rules(draws=2, select="best"))
     assert not caplog.records
+
+
+def test_a_watching_guard_says_when_what_it_watches_can_be_bound_to_no_scorer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        Guard(ByArgument(), Rules(threshold=0.0, mode="shadow"))
+    assert [record.message[:33] for record in caplog.records] == ["ByArgument has no fingerprint(), "]
 
 
 MAP = SuccessMap(kind="isotonic", of="min", x=(-1.0, 1.0), y=(0.0, 1.0))
@@ -94,6 +102,8 @@ MAPS: list[tuple[dict[str, Any], str]] = [
     ({"of": "median"}, "success.of is 'median'"),
     ({"x": (0.0, math.nan)}, "success.x is"),
     ({"x": ()}, "success.x is"),
+    ({"x": 5}, "success.x is 5"),
+    ({"x": ["a", "b"]}, "success.x is"),
     ({"x": (1.0, 0.0)}, "must rise"),
     ({"y": (0.0, 1.5)}, "between 0 and 1"),
     ({"x": (0.0,)}, "success.x has 1 numbers and success.y 2"),
@@ -108,12 +118,18 @@ def test_a_map_that_is_none_is_refused(change: dict[str, Any], said: str) -> Non
 
 
 CALIBRATIONS: list[tuple[dict[str, Any], str]] = [
-    ({"fingerprint": {}}, "fingerprint is {}"),
+    ({"fingerprint": {}}, r"fingerprint is \{\}"),
     ({"fingerprint": {"policy": 1}}, "fingerprint is"),
     ({"method": "guess"}, "method is 'guess'; allowed: conformal, quantile"),
     ({"alpha": 0}, "alpha is 0"),
     ({"alpha": 1.0}, "alpha is 1.0"),
     ({"bound": "0.1"}, "bound is '0.1'"),
+    ({"bound": 0.2}, "bound is 0.2; allowed: at most alpha, 0.1"),
+    ({"runs": "ten"}, "runs is 'ten'"),
+    ({"tasks": -3}, "tasks is -3"),
+    ({"successes": 0}, "successes is 0"),
+    ({"data": 5}, "data is 5"),
+    ({"success": {}}, r"success is \{\}"),
     ({"date": "yesterday"}, "date is 'yesterday'"),
 ]
 

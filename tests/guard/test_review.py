@@ -83,7 +83,8 @@ def test_a_human_is_asked_before_any_tool_in_langchains_words(how: How) -> None:
     assert asked.world.ran == []
     [request] = asked.question["action_requests"]
     assert (request["name"], request["args"]) == ("act", {"x": -1.5})
-    assert "Progress advantage -1.5, threshold +0; this call -1.5 (below threshold)" in request["description"]
+    said = "This call scored -1.5, the action as a whole -1.5; it needs 0 or more to run unasked."
+    assert said in request["description"]
     assert asked.question["review_configs"] == [
         {"action_name": "act", "allowed_decisions": ["approve", "edit", "reject", "respond"]}
     ]
@@ -165,6 +166,23 @@ def test_an_edit_that_cannot_be_scored_runs_only_where_the_rules_flag(on_scorer_
     assert asked.records[1]["error"] == "ValueError: down"
 
 
+@pytest.mark.parametrize("other", ["approve", "reject", "respond"])
+@sync_and_async
+def test_an_edited_call_is_judged_by_itself_whatever_becomes_of_the_others(how: How, other: str) -> None:
+    asked = Asked(act(-1, -1), say(1), how=how)
+    asked.answer(edit(0.5), {"type": other, "message": "because"})
+    assert asked.world.ran == [0.5, -1.0] if other == "approve" else [0.5]
+    assert [call["args"]["x"] for call in asked.scorer.steps[1].candidates[0].tool_calls] == [0.5]
+
+
+def test_a_model_is_not_told_that_an_edit_was_low_when_it_could_not_be_scored() -> None:
+    asked = Asked(act(-1), say(1), scorer=Failing(None, ValueError("down"), None))
+    final = asked.answer(edit(2))
+    assert final["messages"][2].text == (
+        "Not executed: a human edited this call, and the edited call could not be scored."
+    )
+
+
 @sync_and_async
 def test_only_the_low_calls_are_asked_about_and_none_runs_before_the_answer(how: How) -> None:
     asked = Asked(act(1, -9, 2, -8), say(1), how=how)
@@ -180,7 +198,7 @@ def test_only_the_low_calls_are_asked_about_and_none_runs_before_the_answer(how:
 def test_a_scorers_failure_is_escalated_where_the_rules_say_so(how: How) -> None:
     asked = Asked(act(-1, 2), say(1), scorer=Failing(ValueError("down"), None), on_scorer_error="escalate", how=how)
     assert len(asked.question["action_requests"]) == 2, "nobody knows which of them is low"
-    assert "could not be scored" in asked.question["action_requests"][0]["description"]
+    assert "could not be scored: ValueError: down" in asked.question["action_requests"][0]["description"]
     asked.answer({"type": "approve"}, {"type": "reject"})
     assert asked.world.ran == [-1.0]
     assert asked.records[0]["reason"] == "scorer_error"

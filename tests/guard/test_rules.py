@@ -26,7 +26,7 @@ CALIBRATION = Calibration(
 )
 
 WRONG: list[tuple[str, str, list[Any]]] = [
-    ("threshold", "a finite number, or None", [math.nan, math.inf, "0", True, [0.0], 1j]),
+    ("threshold", "a finite number, or None", [math.nan, math.inf, "0", True, [0.0], 1j, 10**400]),
     ("draws", "a whole number from 1", [0, -1, 1.0, True, "2", None]),
     ("draws_per_run", "a whole number from 1 on, or None", [0, -1, 1.5, True]),
     ("select", "'first_pass', 'best'", ["worst", None, 1, []]),

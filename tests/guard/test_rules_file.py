@@ -12,7 +12,7 @@ import pytest
 from guard.test_rules import CALIBRATION
 
 from pa_middleware import Rules, RulesError
-from pa_middleware.guard.rules_file import json_schema
+from pa_middleware.guard.rules_file import json_schema, load_base
 from pa_middleware.guard.success import SuccessMap
 
 EXAMPLES: dict[str, Rules] = {
@@ -54,7 +54,16 @@ def test_the_schema_accepts_what_is_saved(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"treshold": 1}, {"threshold": "low"}, {"tools": {"a": "risky"}}, {"thresholds": {"default": 1}}, {"draws": 1.5}],
+    [
+        {"treshold": 1},
+        {"threshold": "low"},
+        {"tools": {"a": "risky"}},
+        {"thresholds": {"default": 1}},
+        {"draws": 1.5},
+        {"draws": 0},
+        {"scoring_timeout": -1},
+        {"abstain_message": ""},
+    ],
 )
 def test_the_schema_refuses_what_loading_refuses(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(jsonschema.ValidationError):
@@ -76,6 +85,8 @@ FILES: dict[str, tuple[str, str]] = {
     "no table": ("[1]", r"the file holds \[1\]"),
     "no table inside": ('{"thresholds": 1}', "thresholds holds 1"),
     "no JSON": ("{", "cannot be read as JSON"),
+    "twice": ('{"threshold": 1, "threshold": 2}', "'threshold' is there more than once"),
+    "a table too many": ('{"rules": {"threshold": 1}}', "settings stand at the top of the file"),
     "calibration lacks": ('{"threshold": 0, "calibration": {"alpha": 0.1}}', "calibration lacks bound, data"),
     "calibration unknown": ('{"threshold": 0, "calibration": {"beta": 1}}', "'beta' is no key of calibration"),
     "success lacks": ('{"threshold": 0, "calibration": {"success": {"kind": "platt"}}}', "success lacks of, x, y"),
@@ -98,6 +109,9 @@ def test_a_file_is_json_or_toml_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "rules.toml").write_text("threshold: 1")
     with pytest.raises(RulesError, match="cannot be read as TOML"):
         Rules.load(tmp_path / "rules.toml")
+    (tmp_path / "order.toml").write_text('[tools]\nrm = "irreversible"\nthreshold = 0.5\n')
+    with pytest.raises(RulesError, match="'threshold' stands among tools; in TOML, settings come before the first"):
+        Rules.load(tmp_path / "order.toml")
     with pytest.raises(FileNotFoundError):
         Rules.load(tmp_path / "missing.json")
 
@@ -105,3 +119,12 @@ def test_a_file_is_json_or_toml_by_its_name(tmp_path: Path) -> None:
 def test_an_editors_schema_key_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "rules.json").write_text('{"$schema": "rules.schema.json", "threshold": 0.5}')
     assert Rules.load(tmp_path / "rules.json") == Rules(threshold=0.5)
+
+
+def test_the_base_of_a_calibration_needs_no_threshold_and_brings_no_mode(tmp_path: Path) -> None:
+    settings = '{"on_low": "flag", "draws": 4, "mode": "shadow", "tools": {"rm": "irreversible"}}'
+    (tmp_path / "base.json").write_text(settings)
+    base = load_base(tmp_path / "base.json")
+    assert base == Rules(threshold=0.0, on_low="flag", draws=4, tools={"rm": "irreversible"})
+    EXAMPLES["everything"].save(tmp_path / "old.toml")
+    assert load_base(tmp_path / "old.toml").calibration is None
