@@ -30,7 +30,8 @@ def test_every_python_block_runs_in_the_order_a_reader_would_run_them(
 
 def test_every_console_command_exists() -> None:
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    commands = [line[2:].split() for language, code in BLOCKS if language == "console" for line in code.splitlines()]
+    consoles = [code.replace("\\\n", " ") for language, code in BLOCKS if language == "console"]
+    commands = [line[2:].split() for code in consoles for line in code.splitlines()]
     assert ["make", "demo"] in commands
     assert ["make", "test"] in commands
     for command in commands:
