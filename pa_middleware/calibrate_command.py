@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,9 +22,13 @@ def calibrate(
         Path | None,
         typer.Option(help="CSV or JSONL with run (conversation or trace id), success (1 or 0) and, if any, task."),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="Share of successful runs that may be stopped.")] = 0.1,
+    alpha: Annotated[
+        float, typer.Option(help="Share of successful runs that may have an action below its threshold.")
+    ] = 0.1,
     by: Annotated[Literal["tier"] | None, typer.Option(help="A threshold for each tier of tools.")] = None,
-    rules: Annotated[Path | None, typer.Option(help="Rules file with the other settings.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules file with the other settings; its thresholds and mode are replaced.")
+    ] = None,
     probability: Annotated[
         Literal["isotonic", "platt"] | None, typer.Option(help="Also map scores to the probability of success.")
     ] = None,
@@ -33,24 +38,30 @@ def calibrate(
     ] = "min",
     seed: Annotated[int, typer.Option(min=0, help="Seed of folds and intervals.")] = 0,
 ) -> None:
-    """Make rules whose thresholds stop at most a given share of successful runs."""
+    """Make rules whose thresholds at most a given share of successful runs have an action below."""
     from pa_middleware.calibration.calibrate import calibrate as fit
     from pa_middleware.calibration.errors import CalibrationError
     from pa_middleware.calibration.labels import apply_labels, read_labels
     from pa_middleware.calibration.recorded import runs_from_traces, traced_fingerprint
-    from pa_middleware.calibration.show import render
+    from pa_middleware.calibration.show import render, render_held_out
     from pa_middleware.guard.errors import RulesError
     from pa_middleware.guard.rules import Rules
+    from pa_middleware.guard.rules_file import load_base
     from pa_middleware.tracing import read
 
-    if out.suffix not in (".json", ".toml"):
-        raise typer.BadParameter(f"{str(out)!r}; allowed: a name that ends in .json or .toml", param_hint="--out")
+    _check_out(out)
+    if not 0 < alpha < 1:
+        raise typer.BadParameter(f"{alpha:g}; allowed: a number between 0 and 1, such as 0.1", param_hint="--alpha")
+    if probability is not None and labels is None:
+        raise typer.BadParameter("needs --labels, which say whether each run succeeded", param_hint="--probability")
+    if probability is None and of != "min":
+        raise typer.BadParameter("has no effect without --probability; set it, or leave --of out", param_hint="--of")
     try:
         traces = read(list(runs))
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="RUNS") from error
     try:
-        base = Rules.load(rules) if rules is not None else Rules()
+        base = load_base(rules) if rules is not None else Rules()
     except (OSError, RulesError) as error:
         raise typer.BadParameter(str(error), param_hint="--rules") from error
     recorded = runs_from_traces(traces, tools=base.tools)
@@ -72,7 +83,11 @@ def calibrate(
             seed=seed,
         )
     except (CalibrationError, RulesError) as error:
-        Console(stderr=True).print(Text(f"Not calibrated: {error}."))
+        refusal = Console(stderr=True)
+        if isinstance(error, CalibrationError) and error.comparison is not None:
+            refusal.print(render_held_out(error.comparison, alpha))
+            refusal.line()
+        refusal.print(Text(f"Not calibrated: {error}.{f' {out} was left as it was.' if out.exists() else ''}"))
         raise typer.Exit(REFUSED) from error
     console = Console()
     console.print(render(report))
@@ -82,3 +97,17 @@ def calibrate(
     except OSError as error:
         raise typer.BadParameter(str(error), param_hint="--out") from error
     console.print(Text(f"\nWritten to {out}, mode {report.rules.effective_mode}."))
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a file that cannot be written before anything is worked out."""
+    hint = "--out"
+    if out.suffix not in (".json", ".toml"):
+        raise typer.BadParameter(f"{str(out)!r}; allowed: a name that ends in .json or .toml", param_hint=hint)
+    if out.exists():
+        if not out.is_file() or not os.access(out, os.W_OK):
+            raise typer.BadParameter(f"{str(out)!r} is there and is no file that can be written", param_hint=hint)
+        return
+    folder = next(each for each in out.absolute().parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise typer.BadParameter(f"{str(out)!r}: {str(folder)!r} is no folder that can be written to", param_hint=hint)

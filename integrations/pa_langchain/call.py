@@ -61,15 +61,18 @@ async def _problem_of_edit(
     call, edits = request.tool_call, read_key(request.state, _EDITS) or {}
     edited = _edited(before, edits)
     versions = {_digest(each) for each in (before, call, edited)}
-    if len(versions) == 1 or core.rules.trust_human_edits:
+    if len(versions) == 1:
+        return None
+    by_human = _digest(edited) != _digest(before) and _digest(call) in (_digest(edited), _digest(before))
+    if by_human and core.rules.trust_human_edits:
         return None
     if len(versions) == 3:  # changed by a human, and by somebody else on the way: which of the two will run?
         return UNSCORED
     runs = call if _digest(edited) == _digest(before) else edited  # an edit that is not made yet is made further inside
     shown, ask = prompts.of(request.state, action, ask)
     _tell(core, record, action, runs)
-    alone = action.model_copy(update={"tool_calls": [runs]})
-    return objection_to_edit(await score_edited(shown, action, [runs], ask), shown.tiers(alone, core.rules), core.rules)
+    [tier] = shown.tiers(action.model_copy(update={"tool_calls": [runs]}), core.rules)
+    return objection_to_edit(await score_edited(shown, action, runs, ask), tier, core.rules)
 
 
 def _edited(call: ToolCall, edits: Any) -> ToolCall:

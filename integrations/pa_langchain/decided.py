@@ -10,7 +10,7 @@ from pa_langchain.prompts import Prompts
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.gate import objection, refusal, runnable_calls
 from pa_middleware.guard.hand import AskScorer
-from pa_middleware.guard.record import RECORDS, action_digest, find, last_action
+from pa_middleware.guard.record import RECORDS, find, last_action, same_calls
 from pa_middleware.guard.repair import close_superseded
 from pa_middleware.guard.review import review
 from pa_middleware.guard.route import abstained
@@ -32,7 +32,7 @@ async def act_on(core: GuardCore, prompts: Prompts, state: Any, ask: AskScorer) 
         return {"jump_to": "end"}
     action, after = last_action(core.messages(state))
     record = find(core.records(state), action.id) if action is not None else None
-    if action is None or record is None or record["digest"] != action_digest(action):
+    if action is None or record is None or not same_calls(record, action):
         return None
     if record["decision"] == "escalate":
         shown, ask = prompts.of(state, action, ask)

@@ -95,6 +95,7 @@ class ProgressAdvantageMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
             token_log_ratios=trace_tokens,
             content=trace_content,
         )
+        self._core.gated = True
         self._prompts = Prompts(self._core)
 
     @property

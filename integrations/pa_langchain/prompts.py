@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
 
-from langchain.agents.middleware import ModelRequest, ModelResponse
+from langchain.agents.middleware import ExtendedModelResponse, ModelRequest
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tools import BaseTool
 
 from pa_langchain.answers import answer_tools
+from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore, changed, own_copy
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.hand import AskScorer
@@ -40,7 +41,9 @@ class Prompt:
         first = [] if request.system_message is None else [request.system_message]
         self.messages: Sequence[BaseMessage] = [*first, *request.messages]
         """Those of the request, until the model was heard to be asked others."""
-        self.shown = Shown(lambda: self.messages if state is None else core.shown(state), tools, answers)
+        self.shown = Shown(
+            lambda: self.messages if state is None else core.shown(state), tools, answers, metadata=core.metadata
+        )
 
 
 class Prompts:
@@ -48,7 +51,7 @@ class Prompts:
 
     def __init__(self, core: GuardCore) -> None:
         self._core = core
-        self._kept: OrderedDict[str | None, Shown] = OrderedDict()
+        self._kept: OrderedDict[tuple[str | None, str | None], Shown] = OrderedDict()
         self._lock = Lock()
         self._checked = False
 
@@ -56,14 +59,17 @@ class Prompts:
         """What the model is shown in a step that begins now."""
         answers, shown_answers = answer_tools(request.response_format, request.model)
         tools = self._core.tools if self._core.tools is not None else (*request.tools, *shown_answers)
+        self._core.learn(tool for tool in request.tools if isinstance(tool, BaseTool))
         self._check_names(tools)
         return Prompt(self._core, request, tools, answers)
 
-    def keep(self, response: ModelResponse[Any], prompt: Prompt) -> None:
-        """Keep what the model was shown when it gave a response."""
-        [action] = (message for message in response.result if isinstance(message, AIMessage))
+    def keep(self, response: object, prompt: Prompt) -> None:
+        """Keep what the model was shown when it gave a response; of what a watching guard let be, nothing."""
+        if not isinstance(response, ExtendedModelResponse):
+            return
+        [action] = (message for message in response.model_response.result if isinstance(message, AIMessage))
         with self._lock:
-            self._kept[action.id] = prompt.shown
+            self._kept[_key(action)] = prompt.shown
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
 
@@ -73,16 +79,16 @@ class Prompts:
         Where that is lost, asking fails as a scorer does.
         """
         with self._lock:
-            kept = self._kept.get(action.id)
+            kept = self._kept.get(_key(action))
         if kept is not None:
             return kept, ask
         core = self._core
         if core.history is None or core.tools is None:
-            return Shown(tuple, core.tools or ()), _lost
+            return Shown(tuple, core.tools or (), metadata=core.metadata), _lost
         messages = core.messages(state)
         before = messages[: next(index for index, message in enumerate(messages) if message.id == action.id)]
         earlier = changed(state, core.messages_key, before)
-        return Shown(lambda: core.shown(earlier), core.tools), ask
+        return Shown(lambda: core.shown(earlier), core.tools, metadata=core.metadata), ask
 
     def _check_names(self, tools: Sequence[Tool]) -> None:
         """Say once, at the first step, which tiers are for no tool: a name misspelt leaves the right one in no tier.
@@ -100,6 +106,11 @@ class Prompts:
                     name,
                     ", ".join(sorted(map(str, names))),
                 )
+
+
+def _key(action: AIMessage) -> tuple[str | None, str | None]:
+    """Of an action, whose id a model may give in another conversation as well."""
+    return place.current_config().get("configurable", {}).get("thread_id"), action.id
 
 
 async def _lost(_: Sequence[Step]) -> list[StepScore]:

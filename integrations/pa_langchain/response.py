@@ -10,7 +10,7 @@ from langchain.agents.middleware import ExtendedModelResponse, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langgraph.types import Command
 
-from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.errors import NoActionError
 from pa_middleware.guard.proposal import with_ids
 from pa_middleware.guard.record import RECORDS, Record
 
@@ -47,13 +47,13 @@ def read_answer(response: object, known: Collection[str | None]) -> Answer:
             message replaces another of its id.
 
     Raises:
-        GuardError: the response does not hold exactly one AIMessage.
+        NoActionError: the response does not hold exactly one AIMessage.
     """
     if not isinstance(response, ModelResponse):
-        raise GuardError(f"the model's handler returned a {type(response).__name__}; {_ALLOWED}")
+        raise NoActionError(f"the model's handler returned a {type(response).__name__}; {_ALLOWED}")
     actions = [message for message in response.result if isinstance(message, AIMessage)]
     if len(actions) != 1:
-        raise GuardError(f"the model's handler returned {len(actions)} AIMessages; {_ALLOWED}")
+        raise NoActionError(f"the model's handler returned {len(actions)} AIMessages; {_ALLOWED}")
     [old] = actions
     action = with_ids(old.model_copy(update={"id": None}) if old.id in known else old)
     result = [action if message is old else _answering(message, old, action) for message in response.result]

@@ -13,11 +13,12 @@ from pa_langchain.heard import Heard
 from pa_langchain.prompts import Prompt, Prompts
 from pa_langchain.response import Answer, read_answer, with_record
 from pa_middleware.guard.core import GuardCore, own_copy
+from pa_middleware.guard.errors import NoActionError
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.quiet import Muted, ambient
 from pa_middleware.guard.record import Record
 from pa_middleware.guard.step import take_step
-from pa_middleware.guard.turn import Turn
+from pa_middleware.guard.turn import LetBe, Turn
 
 Request = ModelRequest[Any]
 
@@ -40,7 +41,7 @@ async def take_agent_step(
     """
     prompt = prompts.begin(request)
     response: ExtendedModelResponse[Any] = await take_step(core, _turn(core, prompt, request, ask_model), ask)
-    prompts.keep(response.model_response, prompt)
+    prompts.keep(response, prompt)
     return response
 
 
@@ -52,7 +53,12 @@ def _turn(core: GuardCore, prompt: Prompt, request: Request, ask_model: Callable
         heard = Heard()
         with ambient(heard.listening(muted.config)):
             response = await ask_model(_own_request(request, muted))
-        answer = read_answer(response, known)
+        try:
+            answer = read_answer(response, known)
+        except NoActionError as error:
+            if core.rules.effective_mode == "shadow":
+                raise LetBe(response) from error
+            raise
         known.add(answer.action.id)
         names.add(answer.action.name)
         prompt.messages = heard.behind(answer.drawn_as) or prompt.messages

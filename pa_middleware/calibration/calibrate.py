@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from pa_middleware.calibration.conformal import conformal_threshold, equal_weights, tasks_needed
 from pa_middleware.calibration.errors import CalibrationError
 from pa_middleware.calibration.evidence import compare_scorer
-from pa_middleware.calibration.held_out import deal_folds, left_with_a_fold_held_out
+from pa_middleware.calibration.held_out import deal_folds
 from pa_middleware.calibration.pools import Pool, kinds_of, one_pool, pools_by_kind
 from pa_middleware.calibration.probability import ProbabilityCheck, fit_and_check
 from pa_middleware.calibration.report import CalibrationReport, PoolThreshold
 from pa_middleware.calibration.runs import ScoredRun, data_hash, task_numbers
 from pa_middleware.calibration.signals import score_signal
+from pa_middleware.calibration.usable import check_runs, count_tasks, refuse_few, usable
 from pa_middleware.guard.calibrated import Calibration
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.success import MapKind, SuccessMap
 from pa_middleware.guard.tiers import KINDS, Kind
 from pa_middleware.scoring.advantage import StepAggregation
-
-SHAPED = "shaped by a guard"
-LET_THROUGH = "let through by that guard"
-UNSCORED = "without a score for every step"
-UNLABELLED = "without a label"
 
 
 def calibrate(
@@ -43,11 +38,11 @@ def calibrate(
     seed: int = 0,
     date: str | None = None,
 ) -> CalibrationReport:
-    """Thresholds that stop at most a share `alpha` of successful runs.
+    """Thresholds that at most a share `alpha` of successful runs have an action below.
 
     The bound is for a run of a new task that is exchangeable with those given: same agent, same kind of tasks, nothing
-    shaped by a guard. It holds on average over calibrations, for finitely many runs, whatever the scores are like. A
-    run counts as stopped at its first action below its threshold, also if the guard would draw again or ask.
+    shaped by a guard. It holds on average over calibrations, for finitely many runs, whatever the scores are like. What
+    the guard does at an action below its threshold (stop, draw again, ask, mark) makes no difference to it.
 
     Args:
         runs: of one agent, all scored by one scorer. If any has a label, those without one are left out. If none has,
@@ -56,27 +51,25 @@ def calibrate(
         alpha: between 0 and 1.
         by: `tier` gives each kind of action a threshold of its own and divides alpha among them (Bonferroni).
         rules: the other settings. Thresholds in them are replaced, but a kind whose threshold is None stays unjudged.
+            A mode in them is kept; without one the result is enforced, for it is calibrated.
         probability: fit a map from scores so far to the probability of success as well; needs scikit-learn.
-        of: how the step scores so far become the number that the probability is read from.
-        seed: of folds, resamples and the random baseline.
+        of: how the step scores so far become the number that the probability is read from; only with `probability`.
+        seed: of folds, resamples and the random baseline; from 0 on.
         date: ISO 8601; today by default.
 
     Raises:
         CalibrationError: too few runs for alpha; or with labels, no evidence that the scorer catches more failed runs
-            than random numbers do; or something that does not fit together. The message holds the numbers.
+            than random numbers do (its `comparison` then holds the numbers); or a setting or run that is not allowed.
     """
-    if not (isinstance(alpha, float) and 0 < alpha < 1):
-        raise CalibrationError(f"alpha is {alpha!r}; allowed: a number between 0 and 1, such as 0.1")
-    if by not in ("tier", None):
-        raise CalibrationError(f"by is {by!r}; allowed: 'tier', or None for one threshold")
-    _refuse_twins(runs)
+    _check_settings(alpha, by, probability, of, seed)
+    check_runs(runs)
     base = Rules() if rules is None else rules
-    used, left_out = _usable(runs)
+    used, left_out = usable(runs)
     labelled = used[0].success is not None
     if probability is not None and not labelled:
         raise CalibrationError(f"probability={probability!r} needs labels: whether each run succeeded")
     good = [run for run in used if run.success is not False]
-    _refuse_few(good, alpha, left_out, labelled=labelled)
+    refuse_few(good, alpha, left_out, labelled=labelled)
     each_call = base.on_low == "block"
     off = {kind for kind in KINDS if kind in base.thresholds and base.thresholds[kind] is None}
     occurring: set[Kind] = {kind for run in used for kind in kinds_of(run, each_call=each_call)}
@@ -98,7 +91,7 @@ def calibrate(
         alpha=alpha,
         bound=bound,
         runs=len(used),
-        tasks=_count_tasks(used),
+        tasks=count_tasks(used),
         successes=len(good) if labelled else None,
         data=data_hash(used),
         date=date or datetime.now(UTC).date().isoformat(),
@@ -113,66 +106,28 @@ def calibrate(
         runs=calibration.runs,
         tasks=calibration.tasks,
         successes=calibration.successes,
-        calibrating_tasks=_count_tasks(good),
+        calibrating_tasks=count_tasks(good),
         left_out=left_out,
         held_out=held_out,
         probability=check,
     )
 
 
-def _refuse_twins(runs: Sequence[ScoredRun]) -> None:
-    twins = [name for name, count in Counter(run.id for run in runs).items() if count > 1]
-    if twins:
-        raise CalibrationError(
-            f"{len(twins)} run ids are there more than once, {twins[0]!r} for one; give each run once"
-        )
-
-
-def _count_tasks(runs: Sequence[ScoredRun]) -> int:
-    return len(set(task_numbers(runs).tolist()))
-
-
-def _usable(runs: Sequence[ScoredRun]) -> tuple[list[ScoredRun], dict[str, int]]:
-    """The runs that say something about the agent, and why the others do not.
-
-    Where a guard shaped some runs, those it let through are a selection: their scores are all above its threshold, and
-    a threshold made from them would be too high. So they are left out as well.
-    """
-    labelled = any(run.success is not None for run in runs)
-    selected = any(run.shaped for run in runs)
-    used: list[ScoredRun] = []
-    left_out: Counter[str] = Counter()
-    for run in runs:
-        if run.shaped:
-            left_out[SHAPED] += 1
-        elif selected and run.guarded:
-            left_out[LET_THROUGH] += 1
-        elif not run.scored:
-            left_out[UNSCORED] += 1
-        elif labelled and run.success is None:
-            left_out[UNLABELLED] += 1
-        else:
-            used.append(run)
-    if not used:
-        raise CalibrationError(
-            f"none of {len(runs)} runs can be used ({_told(left_out)}); record runs with a guard in shadow mode, "
-            "Rules(mode='shadow', ...), which scores every action and changes nothing"
-        )
-    return used, dict(left_out)
-
-
-def _refuse_few(good: Sequence[ScoredRun], alpha: float, left_out: Mapping[str, int], *, labelled: bool) -> None:
-    """With labels, a fold is held out to check the threshold: the others must be enough for one."""
-    have, need = _count_tasks(good), tasks_needed(alpha)
-    counted = left_with_a_fold_held_out(have) if labelled else have
-    if counted < need:
-        what = "a successful run" if labelled else "a run"
-        check = f", with a tenth held out to check on, which leaves {counted}" if labelled else ""
-        best = f"; with what there is, alpha can be {1 / (counted + 1):.4g} at best" if counted else ""
-        raise CalibrationError(
-            f"alpha={alpha:g} needs at least {need} tasks with {what}, and there are {have} (in {len(good)} such "
-            f"runs){check}. Left out: {_told(left_out)}. Record more runs, or choose a larger alpha{best}"
-        )
+def _check_settings(alpha: object, by: object, probability: object, of: object, seed: object) -> None:
+    if not (isinstance(alpha, float) and 0 < alpha < 1):
+        raise CalibrationError(f"alpha is {alpha!r}; allowed: a number between 0 and 1, such as 0.1")
+    if by not in ("tier", None):
+        raise CalibrationError(f"by is {by!r}; allowed: 'tier', or None for one threshold")
+    for name, given, allowed in (
+        ("probability", probability, (*get_args(MapKind), None)),
+        ("of", of, get_args(StepAggregation)),
+    ):
+        if given not in allowed:
+            raise CalibrationError(f"{name} is {given!r}; allowed: {', '.join(map(repr, allowed))}")
+    if probability is None and of != "min":
+        raise CalibrationError(f"of={of!r} has no effect without probability; set probability, or leave it out")
+    if type(seed) is not int or seed < 0:
+        raise CalibrationError(f"seed is {seed!r}; allowed: a whole number from 0 on")
 
 
 def _thresholds(
@@ -187,7 +142,11 @@ def _thresholds(
         lowest, weights = column[known], equal_weights(tasks[known])
         threshold = conformal_threshold(lowest, weights, part)
         if threshold is None:
-            raise CalibrationError(f"no action of the kinds {', '.join(pool)} is in any run that calibrates")
+            seen = len(set(tasks[known].tolist()))
+            raise CalibrationError(
+                f"{seen} tasks have an action of the kinds {', '.join(pool)} in a run that calibrates; needed at alpha "
+                f"{part:g}: {tasks_needed(part)}. Record more, or judge other kinds"
+            )
         below = (weights * (lowest < threshold.value)).sum() / weights.sum()
         found.append(
             PoolThreshold(
@@ -221,10 +180,4 @@ def _rules(base: Rules, found: Sequence[PoolThreshold], off: set[Kind], calibrat
     }
     own |= {tier: general for tier in named if tier not in own and tier not in off}
     own |= dict.fromkeys(off)
-    return dataclasses.replace(
-        base, threshold=general, thresholds=own, calibration=calibration, mode=base.mode or "enforce"
-    )
-
-
-def _told(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {why}" for why, count in left_out.items()) or "none"
+    return dataclasses.replace(base, threshold=general, thresholds=own, calibration=calibration)

@@ -1,9 +1,10 @@
 """The threshold below which few runs fall: split conformal prediction, with each task counted once.
 
-A run is stopped if its statistic, the lowest score of it, is below the threshold. If the runs of the calibration and a
-new run are exchangeable, the new one is stopped with a probability of at most alpha; the 1 in the numerator and the
-denominator below is the new run itself. Runs that come in groups are weighted so that every group counts once, as in
-hierarchical conformal prediction (Lee, Barber and Willett 2023): the bound is then for a run of a new task.
+A run is below the threshold if its statistic, the lowest score of it, is. If the runs of the calibration and a new run
+are exchangeable, the new one is below with a probability of at most alpha, averaged over calibrations; the 1 in the
+numerator and the denominator of the rule is the new run itself. Runs that come in groups are weighted so that every
+group counts once, as in hierarchical conformal prediction (Lee, Barber and Willett 2023): the bound is then for a run
+of a new task.
 """
 
 from __future__ import annotations

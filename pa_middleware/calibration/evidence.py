@@ -21,7 +21,8 @@ def compare_scorer(used: Sequence[ScoredRun], signal: Signal, alpha: float, rand
     """The held-out comparison.
 
     Raises:
-        CalibrationError: too few failed runs to compare on, or the scorer is not better than chance.
+        CalibrationError: too few failed runs to compare on, or the scorer is not better than chance; the error then
+            holds the comparison.
     """
     tasks = task_numbers(used)
     success = np.array([run.success is True for run in used])
@@ -44,16 +45,13 @@ def compare_scorer(used: Sequence[ScoredRun], signal: Signal, alpha: float, rand
     comparison = compare(signals, tasks, success, alphas, random)
     better = comparison.better_than_random
     if not better.low > 0:
-        rows = "; ".join(
-            f"{row.name}: {row.power.value:.1%} of failed runs stopped [{row.power.low:.1%}, {row.power.high:.1%}], "
-            f"{row.false_alarms.value:.1%} of successful ones"
-            for row in comparison.rows
-        )
+        caught = {row.name: row.power.value for row in comparison.rows}
         raise CalibrationError(
-            f"on {len(used)} held-out runs ({int(success.sum())} successful, {int((~success).sum())} failed, alpha "
-            f"{alpha:g}) the scorer is not shown to catch more failed runs than random numbers do. Its share minus "
-            f"theirs is {better.value:+.1%} [{better.low:+.1%}, {better.high:+.1%}]; needed: a 95 % interval above 0. "
-            f"{rows}. A guard with such thresholds would stop good runs for nothing: record more runs, or look "
-            "at what the scorer scores"
+            f"on held-out runs ({int(success.sum())} successful, {int((~success).sum())} failed, alpha {alpha:g}) the "
+            "scorer is not shown to catch more failed runs than random numbers do: it catches "
+            f"{caught['score']:.1%}, they {caught['random']:.1%}, and the 95 % interval of the difference, "
+            f"{100 * better.low:+.1f} to {100 * better.high:+.1f} points, is not above 0; record more runs, or look at "
+            "what the scorer scores",
+            comparison,
         )
     return comparison

@@ -85,14 +85,19 @@ def _csv(file: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     try:
         header = [name.strip() for name in reader.fieldnames or ()]
         if not {"run", "success"} <= set(header) <= set(_COLUMNS) or len(set(header)) < len(header):
+            first = next(iter(text.splitlines()), "")
+            hint = "; separate the columns with commas" if ";" in first or "\t" in first else ""
             raise CalibrationError(
-                f"{file}, line 1: the columns are {', '.join(header) or 'missing'}; allowed: run, success, and task if "
-                "wanted"
+                f"{file}, line 1 must be the header run,success or run,success,task; it is {first!r:.100}{hint}"
             )
         reader.fieldnames = header
         for row in reader:
-            if None in row or None in row.values():
-                raise CalibrationError(f"{file}, line {reader.line_num}: needed are {len(header)} values, one a column")
+            given = sum(value is not None for name, value in row.items() if name is not None) + len(row.get(None, ()))
+            if given != len(header):
+                raise CalibrationError(
+                    f"{file}, line {reader.line_num}: {given} {'value' if given == 1 else 'values'} given; needed are "
+                    f"{len(header)}, one a column"
+                )
             yield reader.line_num, row
     except csv.Error as error:
         raise CalibrationError(f"{file}, line {reader.reader.line_num}: no CSV: {error}") from error

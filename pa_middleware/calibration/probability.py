@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,10 +94,6 @@ def fit_and_check(
         kind: see `fit`.
         of: how the step scores so far become one.
     """
-    if kind not in get_args(MapKind):
-        raise CalibrationError(f"probability is {kind!r}; allowed: {', '.join(map(repr, get_args(MapKind)))}, or None")
-    if of not in get_args(StepAggregation):
-        raise CalibrationError(f"of is {of!r}; allowed: {', '.join(map(repr, get_args(StepAggregation)))}")
     lengths = np.array([len(run) for run in scores])
     sofar = np.concatenate([prefix_scores(run, of) for run in scores])
     ended = np.repeat(success, lengths)

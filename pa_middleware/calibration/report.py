@@ -20,7 +20,7 @@ class PoolThreshold:
     alpha: float
     """Its part of the alpha that was asked for."""
     bound: float
-    """Share of runs that is guaranteed to be stopped by it at most."""
+    """Share of runs that are below it at most, on average over calibrations."""
     tasks: int
     """In which one of these kinds occurs, among the runs that calibrate."""
     below: float

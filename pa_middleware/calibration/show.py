@@ -10,6 +10,7 @@ from rich.text import Text
 from pa_middleware.calibration.held_out import Comparison, Rate
 from pa_middleware.calibration.probability import ProbabilityCheck
 from pa_middleware.calibration.report import CalibrationReport, PoolThreshold
+from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import KINDS
 from pa_middleware.tracing.table import visible
 
@@ -18,10 +19,15 @@ def render(report: CalibrationReport) -> RenderableType:
     """Something `rich.print` can show; readable without colour and at 80 columns."""
     parts: list[RenderableType] = [_runs(report), Text(), _thresholds(report), _promise(report)]
     if report.held_out is not None:
-        parts += [Text(), _held_out(report.held_out, report.alpha), _better(report.held_out)]
+        parts += [Text(), render_held_out(report.held_out, report.alpha)]
     if report.probability is not None:
         parts += [Text(), _probability(report.probability)]
     return Group(*parts)
+
+
+def render_held_out(comparison: Comparison, alpha: float) -> RenderableType:
+    """The held-out check alone, as a refusal carries it in `CalibrationError.comparison`."""
+    return Group(_held_out(comparison, alpha), _better(comparison))
 
 
 def _runs(report: CalibrationReport) -> Text:
@@ -37,16 +43,17 @@ def _runs(report: CalibrationReport) -> Text:
 
 
 def _thresholds(report: CalibrationReport) -> Table:
+    """With one threshold its part of alpha and its bound are those of the whole, which the text names."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("actions")
-    for name in ("threshold", "alpha", "bound", "tasks", "below"):
+    shared = len(report.thresholds) > 1
+    for name in ("threshold", *(("alpha", "bound") if shared else ()), "tasks", "below"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in report.thresholds:
         table.add_row(
-            _kinds(each),
+            _kinds(each) if shared else _all(report.rules),
             f"{each.threshold:+.4g}",
-            _share(each.alpha),
-            _share(each.bound),
+            *((_share(each.alpha), _share(each.bound)) if shared else ()),
             str(each.tasks),
             _share(each.below),
         )
@@ -54,30 +61,42 @@ def _thresholds(report: CalibrationReport) -> Table:
 
 
 def _kinds(each: PoolThreshold) -> str:
-    if len(each.kinds) == len(KINDS):
-        return "all"
     return each.kinds[0] if len(each.kinds) == 1 else f"{' + '.join(each.kinds)} (pooled)"
+
+
+def _all(rules: Rules) -> str:
+    off = [kind for kind in KINDS if rules.threshold_of(kind) is None]
+    return f"all but {', '.join(off)}" if off else "all"
 
 
 def _promise(report: CalibrationReport) -> Text:
     whose = "successful runs" if report.successes is not None else "runs"
-    told = (
-        f"At most {_share(report.bound)} of {whose} of new tasks will ever be stopped (asked: {_share(report.alpha)}; "
-        f"from {report.calibrating_tasks} tasks)."
-    )
+    shared = len(report.thresholds) > 1
+    below = "the threshold of its kind" if shared else "its threshold"
+    told = [
+        f"On average over calibrations, at most {_share(report.bound)} of {whose} of new tasks have an action below "
+        f"{below} (asked: {_share(report.alpha)}; from {report.calibrating_tasks} tasks)."
+    ]
+    if report.rules.select == "best":
+        told.append(
+            "select='best' takes the best of several draws from the first step on; the bound is for the agent that "
+            "draws once."
+        )
     if report.successes is None:
-        told += (
-            " Without labels this is for all runs alike: how many good runs are stopped, and whether any bad one is, "
-            "is not known. Label the runs to know."
+        told.append(
+            "This is weaker than with labels: it is for all runs alike. How many good runs are among those below, and "
+            "whether any bad one is, is not known. Label the runs to know."
         )
-    if len(report.thresholds) > 1:
-        told += (
-            f" The {len(report.thresholds)} thresholds share alpha equally (Bonferroni); below: share of "
-            "the runs with such an action, not of all."
+    if shared:
+        told.append(
+            f"The {len(report.thresholds)} thresholds share alpha equally (Bonferroni); alpha: the part of each; "
+            "bound: what is guaranteed of it."
         )
-    if len(report.thresholds) > 1 and report.unseen:
-        told += f" In no run: {', '.join(report.unseen)}; held to {report.rules.threshold:+.4g}."
-    return Text(told)
+        if report.unseen:
+            told.append(f"In no run: {', '.join(report.unseen)}; held to {report.rules.threshold:+.4g}.")
+    with_one = "with such an action" if shared else "behind the threshold"
+    told.append(f"Tasks, below: of the {whose} {with_one}, how many tasks they are of, and the share that is below.")
+    return Text("\n".join(told))
 
 
 def _held_out(comparison: Comparison, alpha: float) -> Table:
@@ -88,8 +107,8 @@ def _held_out(comparison: Comparison, alpha: float) -> Table:
         title_justify="left",
         title_style="",
     )
-    table.add_column("stopped by", no_wrap=True)
-    for name in ("false alarms %", "failures %", "in time %", "lead"):
+    table.add_column("judged by", no_wrap=True)
+    for name in ("false alarms %", "failures caught %", "in time %", "lead"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
         table.add_row(
@@ -104,10 +123,11 @@ def _held_out(comparison: Comparison, alpha: float) -> Table:
 
 def _better(comparison: Comparison) -> Text:
     better = comparison.better_than_random
+    value, low, high = (f"{100 * each:.1f}" for each in (better.value, better.low, better.high))
     return Text(
-        "False alarms: share of successful runs stopped. Failures: share of failed runs stopped; in time: before their "
-        f"last third; lead: steps before their end, median. The score stops {_points(better.value)} "
-        f"[{_points(better.low)}, {_points(better.high)}] points more of the failed runs than random numbers do."
+        "False alarms: share of successful runs with something below its threshold. Failures caught: the same of "
+        "failed runs; in time: before their last third; lead: steps before their end, median.\n"
+        f"The score catches {value} [{low}, {high}] points more of the failed runs than random numbers do."
     )
 
 
@@ -128,10 +148,6 @@ def _probability(check: ProbabilityCheck) -> Group:
 
 def _share(value: float) -> str:
     return f"{100 * value:.3g} %"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
 
 
 def _interval(rate: Rate) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pa_middleware.guard import place
 from pa_middleware.guard.errors import GuardError, RulesError
 from pa_middleware.guard.record import RECORDS, Record
 from pa_middleware.guard.rules import Rules
-from pa_middleware.guard.tiers import is_pattern
+from pa_middleware.guard.tiers import is_pattern, tier_of
 from pa_middleware.guard.timed import ScorerCalls
 from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
@@ -41,6 +41,10 @@ class GuardCore:
     """None until given, or taken from the tools node that the gate is placed on."""
     adopted: bool = False
     """The tools were taken from a tools node."""
+    metadata: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the tools that run, by name: what they say of their own tier."""
+    gated: bool = False
+    """A gate stands before the tools."""
     live: bool = False
     """Draws stream as they are made, rejected ones too, and are retracted afterwards."""
     calls: ScorerCalls = field(init=False)
@@ -53,15 +57,26 @@ class GuardCore:
         """See to it, before anything is drawn, that the graph can keep what the rules promise.
 
         Raises:
-            GuardError: a human may be asked, and without a checkpointer could never answer.
+            GuardError: calls are to be held back and there is no gate; a human may be asked, and without a checkpointer
+                could never answer; tiers have thresholds, and no tool is known to be in one.
         """
+        enforced = self.rules.effective_mode == "enforce"
+        if enforced and not self.gated and (self.rules.on_low == "block" or self.rules.escalates):
+            raise GuardError(
+                "the rules hold tool calls back, and no gate stands before the tools; place it with guard.gate(...) "
+                "or guard.install(...)"
+            )
+        if enforced and {"read_only", "irreversible"} & set(self.rules.thresholds) and not self.knows_tiers:
+            raise GuardError(
+                "the rules have thresholds of tiers, and no tool is known to be in one; name them in Rules(tools=...), "
+                "or show the guard the tools with Guard(..., tools=[...])"
+            )
         if self.rules.escalates and not place.can_wait(config):
             raise GuardError(
                 "the rules escalate to a human, and this graph has no checkpointer to wait with: the run could never "
                 "be resumed; compile(checkpointer=...) and give the run a thread_id, or choose another on_low and "
                 "on_scorer_error"
             )
-        enforced = self.rules.effective_mode == "enforce"
         if enforced and not self._warned and place.may_lose_decisions(config):
             self._warned = True
             logger.warning(
@@ -69,8 +84,25 @@ class GuardCore:
                 "decision was never stored; pass durability='sync' to invoke or stream"
             )
 
+    @property
+    def knows_tiers(self) -> bool:
+        """Whether any tool can be in a tier of its own."""
+        return bool(self.rules.tools or self.metadata or self.tools)
+
+    def learn(self, tools: Iterable[Tool]) -> None:
+        """Note what tools say of their own tier.
+
+        Raises:
+            RulesError: a tier that is none.
+        """
+        for tool in tools:
+            if isinstance(tool, BaseTool):
+                self.metadata[tool.name] = tool.metadata or {}
+                tier_of(tool.name, self.rules.tools, tool.metadata)
+
     def adopt(self, tools: Mapping[str, BaseTool] | None) -> None:
         """Take the tools of a tools node for those the model is shown, unless they were given."""
+        self.learn((tools or {}).values())
         if not tools or (self.tools is not None and not self.adopted):
             return
         found = tuple(tools.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from langchain_core.messages import AIMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
@@ -24,14 +23,12 @@ LOW = "Not executed: a human edited this call, and the edited call was judged un
 UNSCORED = "Not executed: a human edited this call, and the edited call could not be scored."
 
 
-async def score_edited(
-    shown: Shown, action: AIMessage, edited: Sequence[ToolCall], ask: AskScorer
-) -> CandidateScore | Exception:
-    """The score of an action with its edited calls alone, whatever became of the others, under the prompt of its step.
+async def score_edited(shown: Shown, action: AIMessage, edited: ToolCall, ask: AskScorer) -> CandidateScore | Exception:
+    """The score of an action with one edited call alone, whatever becomes of the others, under the prompt of its step.
 
     An error stands in its place if it cannot be scored.
     """
-    alone = action.model_copy(update={"tool_calls": list(edited)})
+    alone = action.model_copy(update={"tool_calls": [edited]})
     try:
         step = Step(shown.history(), [alone], shown.tools, place.conversation(place.current_config()))
         return check_answer(await ask([step]), [alone]).candidates[0]
@@ -42,15 +39,15 @@ async def score_edited(
         return error
 
 
-def objection_to_edit(score: CandidateScore | Exception, tiers: Sequence[Tier | None], rules: Rules) -> str | None:
-    """Why edited calls may not run, in words for the model; None if they may. There is nobody left to ask.
+def objection_to_edit(score: CandidateScore | Exception, tier: Tier | None, rules: Rules) -> str | None:
+    """Why an edited call may not run, in words for the model; None if it may. There is nobody left to ask.
 
     Args:
         score: what `score_edited` answered.
-        tiers: of the edited calls.
+        tier: of the edited call.
         rules: the guard's.
     """
     if isinstance(score, Exception):
         runs = rules.on_scorer_error == "flag" and not isinstance(score, UnscorableActionError)
         return None if runs else UNSCORED
-    return None if good_enough(score, tiers, rules) else LOW
+    return None if good_enough(score, [tier], rules) else LOW

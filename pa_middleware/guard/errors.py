@@ -9,3 +9,7 @@ class RulesError(ValueError):
 
 class GuardError(RuntimeError):
     """The graph around the guard does not let it keep its promises; nothing was executed."""
+
+
+class NoActionError(GuardError):
+    """What was drawn does not hold exactly one action that can be looked into."""

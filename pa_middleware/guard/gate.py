@@ -20,7 +20,7 @@ from pa_middleware.guard.core import GuardCore, changed
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.node import Node, check_function, in_place_of, is_async, mark, refuse_twice
-from pa_middleware.guard.record import RECORDS, Record, action_digest, call_digest, find, last_action
+from pa_middleware.guard.record import RECORDS, Record, action_digest, call_digest, find, last_action, same_calls
 from pa_middleware.guard.review import Review, review
 from pa_middleware.guard.step import run_immediately
 from pa_middleware.guard.turn import Shown
@@ -65,11 +65,11 @@ async def admit(core: GuardCore, state: Any, ask: AskScorer) -> Admission:
     record = find(core.records(state), action.id)
     if not action.tool_calls:
         return _admit_text(state, action, record)
-    if record is None or record["decision"] != "escalate" or record["digest"] != action_digest(action):
+    if record is None or record["decision"] != "escalate" or not same_calls(record, action):
         return _admit_calls(core, state, action, after, record)
     before = messages[: len(messages) - len(after) - 1]
     earlier = changed(state, core.messages_key, before)
-    shown = Shown(lambda: core.shown(earlier), core.tools or ())
+    shown = Shown(lambda: core.shown(earlier), core.tools or (), metadata=core.metadata)
     reviewed = await review(core, shown, action, record, ask)
     settled = _admit_calls(core, state, reviewed.action, [*after, *reviewed.answers], reviewed.record)
     return replace(settled, refusals=(*reviewed.answers, *settled.refusals), reviewed=reviewed)
@@ -97,7 +97,10 @@ def _admit_calls(
 def _admit_text(state: Any, action: AIMessage, record: Record | None) -> Admission:
     """An action without calls: there is nobody to answer, so what was not scored is an error."""
     if record is not None and record["decision"] == "abstain":
-        return Admission(None, ())
+        raise GuardError(
+            "the gate was reached after the guard abstained, so that the agent would be asked again and again; lead to "
+            "the tools with guard.route(...), or place the guard with guard.install(...)"
+        )
     if record is None or record["decision"] not in _RUNS or record["digest"] != action_digest(action):
         raise GuardError("the action about to be executed is not one that was scored; nothing was executed")
     return Admission(state, ())
@@ -127,8 +130,10 @@ def refusal(call: ToolCall, text: str) -> ToolMessage:
 def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str | None = None) -> Any:
     """The tools node behind a gate: a function for a function, a Runnable for a Runnable."""
     refuse_twice(inner)
+    core.gated = True
     if isinstance(inner, Runnable):
         runnable = inner
+        _refuse_other_key(core, runnable)
         core.adopt(getattr(runnable, "tools_by_name", None))
 
         def invoke(state: Any, config: RunnableConfig) -> Any:
@@ -159,6 +164,15 @@ def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str |
         return run_immediately(_gate(core, state, run_now, core.calls.now))
 
     return gated
+
+
+def _refuse_other_key(core: GuardCore, runnable: Runnable[Any, Any]) -> None:
+    key = getattr(runnable, "_messages_key", core.messages_key)  # of a ToolNode
+    if key != core.messages_key:
+        raise GuardError(
+            f"the tools node acts on the state's key {key!r}, and the guard on {core.messages_key!r}; give both the "
+            "same messages_key"
+        )
 
 
 async def _gate(core: GuardCore, state: Any, run: Callable[[Any], Awaitable[Any]], ask: AskScorer) -> Any:

@@ -112,7 +112,8 @@ class Guard:
 
         Edges, conditions, policies and metadata stay; an abstention ends the run whatever led on from the agent. The
         input of a run can bring no records of its own; in a graph guarded piece by piece, see to it with an
-        `input_schema` without them.
+        `input_schema` without them. A `Command` as input can update every key of a state, records too: take none from
+        those you do not trust.
         """
         install_guard(self._core, builder, agent=agent, tools=tools)
         return builder

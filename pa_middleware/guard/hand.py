@@ -14,11 +14,14 @@ from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.judge import Draw, check_answer
 from pa_middleware.guard.quiet import Muted, mute, unmuted
 from pa_middleware.guard.record import describe
-from pa_middleware.guard.turn import Proposed, Turn
+from pa_middleware.guard.turn import Turn
 from pa_middleware.scoring.errors import UnscorableActionError
 from pa_middleware.scoring.scorer import ReadsAhead, Step, StepScore
 
 logger = logging.getLogger(__name__)
+
+_UNSAID = ("text", "reasoning", "thinking", "redacted_thinking")
+"""Content blocks that say nothing besides an action's text."""
 
 AskScorer = Callable[[Sequence[Step]], Awaitable[list[StepScore]]]
 
@@ -48,11 +51,11 @@ class Hand:
     async def draw(self) -> None:
         """Make one more draw."""
         config = place.current_config()
-        buffered = self._core.rules.effective_mode == "enforce" and not self._core.live
-        muted = mute(config) if buffered else unmuted(config, draw=len(self.draws))
-        self._add(await self._turn.draw(muted), muted)
-
-    def _add(self, proposal: Proposed, muted: Muted) -> None:
+        if self._core.rules.effective_mode == "shadow":
+            muted = Muted(config)
+        else:
+            muted = unmuted(config, draw=len(self.draws)) if self._core.live else mute(config)
+        proposal = await self._turn.draw(muted)
         tiers = self._turn.shown.tiers(proposal.action, self._core.rules)
         self.draws.append(Draw(proposal, tiers))
         self.muted.append(muted)
@@ -94,6 +97,6 @@ class Hand:
 def _refuse_empty(action: AIMessage) -> None:
     """An action that says and calls nothing never runs, whatever a scorer would make of it."""
     blocks = action.content if isinstance(action.content, list) else []
-    shows = any(isinstance(block, dict) and block.get("type") != "text" for block in blocks)
+    shows = any(isinstance(block, dict) and block.get("type") not in _UNSAID for block in blocks)
     if not (action.text.strip() or action.tool_calls or action.invalid_tool_calls or shows):
         raise UnscorableActionError("the action is empty: it has neither text nor tool calls")

@@ -46,9 +46,9 @@ def install_guard(core: GuardCore, builder: Builder, *, agent: str, tools: str) 
         builder.output_schema = schemas[builder.state_schema]
     if builder.branches.get(agent):
         builder.branches[agent].update(branches)
-    if (agent, tools) in builder.edges:  # it would lead on from an abstention as well
-        builder.edges.discard((agent, tools))
-        builder.add_conditional_edges(agent, onward(core, tools))
+    for edge in [edge for edge in builder.edges if edge[0] == agent and edge[1] != END]:
+        builder.edges.discard(edge)  # it would lead on from an abstention as well
+        builder.add_conditional_edges(agent, onward(core, edge[1]))
 
 
 def _check(core: GuardCore, builder: Builder, agent: str, tools: str) -> None:
@@ -59,6 +59,12 @@ def _check(core: GuardCore, builder: Builder, agent: str, tools: str) -> None:
             raise GuardError(f"{role}={name!r} is no node of this graph; its nodes: {sorted(builder.nodes)}")
     if agent == tools:
         raise GuardError(f"agent and tools are both {agent!r}; the agent's calls must run in a node of their own")
+    waiting = [target for starts, target in builder.waiting_edges if agent in starts]
+    if waiting:
+        raise GuardError(
+            f"{waiting[0]!r} waits for {agent!r} and another node, and would run although the guard abstained; lead to "
+            f"it from {agent!r} by an edge or condition of its own"
+        )
     if core.messages_key not in builder.channels:
         raise GuardError(f"messages_key={core.messages_key!r} is no key of the state; its keys: {[*builder.channels]}")
     for key in (core.messages_key, RECORDS):

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolCall
 
 from pa_middleware.guard.decision import Decision, Reason
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import Kind, Tier, kind_of
 from pa_middleware.guard.turn import Proposed
 from pa_middleware.scoring.errors import ScoringError, UnscorableActionError
-from pa_middleware.scoring.scorer import CandidateScore, StepScore
+from pa_middleware.scoring.scorer import CallScore, CandidateScore, StepScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Draw:
     def kind(self) -> Kind:
         """Which threshold the action is held to."""
         return kind_of_action(self.tiers)
+
+    @property
+    def holdable(self) -> bool:
+        """Whether its calls can be held back: it has some, and none of them is a final answer in disguise."""
+        return bool(self.tiers) and None not in self.tiers
 
     @property
     def failed(self) -> bool:
@@ -59,10 +64,15 @@ def passes(draw: Draw, rules: Rules) -> bool:
 def good_enough(score: CandidateScore, tiers: Sequence[Tier | None], rules: Rules) -> bool:
     """Whether a score is.
 
-    The action is held to the threshold of its kind; with `on_low="block"` each call to that of its own tier as well.
+    The action is held to the threshold of its kind; a final answer among its calls to that of final answers as well;
+    with `on_low="block"` each call to that of its own tier.
     """
     if _is_low(score.score, rules.threshold_of(kind_of_action(tiers))):
         return False
+    if None in tiers:
+        answers = [call.score for call, tier in zip(score.calls, tiers, strict=False) if tier is None]
+        if _is_low(min(answers, default=score.score), rules.threshold_of("final_answer")):
+            return False
     return rules.on_low != "block" or not _low_calls(score, tiers, rules)
 
 
@@ -95,7 +105,7 @@ def judge(draws: Sequence[Draw], rules: Rules, *, out_of_budget: bool) -> Verdic
     match rules.on_low:
         case "flag":
             return Verdict("flag", reason, best)
-        case "block" | "escalate" as held if draws[best].kind != "final_answer":
+        case "block" | "escalate" as held if draws[best].holdable:
             return Verdict(held, reason, best, _held_calls(draws[best], rules))
         case _:  # a final answer has no call to hold back
             return Verdict("abstain", reason, best)
@@ -106,7 +116,7 @@ def _unscored(draws: Sequence[Draw], rules: Rules, taken: int, best: int) -> Ver
     match rules.on_scorer_error:
         case "flag":
             return Verdict("flag", "scorer_error", taken)
-        case "escalate" if draws[taken].kind != "final_answer":
+        case "escalate" if draws[taken].holdable:
             return Verdict("escalate", "scorer_error", taken, _all_calls(draws[taken]))
         case _:
             return Verdict("abstain", "scorer_error", best)
@@ -129,8 +139,10 @@ def check_answer(answer: object, actions: Sequence[AIMessage]) -> StepScore:
         raise ScoringError(f"the scorer answered a least margin of {step.least_margin!r}; it is finite and at least 0")
     for score, action in zip(candidates, actions, strict=True):
         calls = action.tool_calls
-        if score.calls and [call.name for call in score.calls] != [call["name"] for call in calls]:
-            raise ScoringError(f"the scorer answered {len(score.calls)} call scores for {len(calls)} tool calls")
+        if score.calls and not _are_of(score.calls, calls):
+            raise ScoringError(
+                f"the scorer answered {len(score.calls)} call scores, which are not those of {len(calls)} tool calls"
+            )
         parts = (score.policy_log_prob, score.reference_log_prob, *(call.score for call in score.calls))
         for value in (score.score, *parts):
             if type(value) is not float or not math.isfinite(value):  # a numpy float would not survive a checkpoint
@@ -138,6 +150,13 @@ def check_answer(answer: object, actions: Sequence[AIMessage]) -> StepScore:
         if not isinstance(score.token_log_ratios, tuple):
             raise ScoringError(f"token_log_ratios is a {type(score.token_log_ratios).__name__}; needed: a tuple")
     return step
+
+
+def _are_of(scores: Sequence[CallScore], calls: Sequence[ToolCall]) -> bool:
+    """Whether these are the scores of these calls, in order."""
+    return len(scores) == len(calls) and all(
+        score.name == call["name"] and score.id in (None, call["id"]) for score, call in zip(scores, calls, strict=True)
+    )
 
 
 def _best(draws: Sequence[Draw], among: Iterable[int]) -> int:

@@ -50,7 +50,9 @@ def make_core(
         fingerprint=lambda: fingerprint_of(scorer),
         **telemetry,
     )
-    return GuardCore(scorer, rules, described, history, messages_key, tools, live=stream == "live")
+    core = GuardCore(scorer, rules, described, history, messages_key, tools, live=stream == "live")
+    core.learn(tools or ())
+    return core
 
 
 def _check_calibration(scorer: Scorer, rules: Rules) -> None:

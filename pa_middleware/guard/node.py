@@ -17,13 +17,13 @@ from langgraph.pregel import Pregel
 from pydantic import BaseModel
 
 from pa_middleware.guard.core import GuardCore, changed, own_copy
-from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.errors import GuardError, NoActionError
 from pa_middleware.guard.proposal import Proposal, read_proposal
 from pa_middleware.guard.quiet import Muted, ambient
 from pa_middleware.guard.record import RECORDS
 from pa_middleware.guard.repair import close_superseded
 from pa_middleware.guard.step import run_immediately, take_step
-from pa_middleware.guard.turn import Shown, Turn
+from pa_middleware.guard.turn import LetBe, Shown, Turn
 
 Node = Callable[..., Any]
 Run = Callable[[Any, Muted], Awaitable[Any]]
@@ -113,13 +113,20 @@ def node_turn(core: GuardCore, state: Any, run: Run) -> Turn:
     seen = changed(state, core.messages_key, conversation) if repairs else state
     known = frozenset(message.id for message in conversation if message.id is not None)
 
+    shadow = core.rules.effective_mode == "shadow"
+
     async def draw(muted: Muted) -> Proposal:
         output = await run(own_copy(seen), muted)
-        return read_proposal(output, messages_key=core.messages_key, known=known, repairs=repairs)
+        try:
+            return read_proposal(output, messages_key=core.messages_key, known=known, repairs=repairs)
+        except NoActionError as error:
+            if shadow:
+                raise LetBe(output) from error
+            raise
 
     return Turn(
         records=records,
-        shown=Shown(lambda: core.shown(seen), core.tools or ()),
+        shown=Shown(lambda: core.shown(seen), core.tools or (), metadata=core.metadata),
         draw=draw,
         abstained=lambda message, record: {core.messages_key: [*repairs, message], RECORDS: [record]},
     )

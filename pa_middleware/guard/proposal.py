@@ -12,9 +12,10 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 from langchain_core.messages.utils import message_chunk_to_message
+from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
-from pa_middleware.guard.errors import GuardError
+from pa_middleware.guard.errors import NoActionError
 from pa_middleware.guard.record import RECORDS, Record
 
 _ALLOWED = "allowed: a dict or a Command(update=dict), or a list of both, with exactly one new AIMessage"
@@ -42,7 +43,10 @@ class Proposal:
         update = _update(self.parts[part])
         messages = _messages(update[self.messages_key])
         messages[position] = self.action
-        update |= {self.messages_key: [*self.repairs, *messages], RECORDS: [*update.get(RECORDS, ()), record]}
+        if self.repairs:  # they write the conversation anew, and what the node did to it is done to that
+            first, *closed = self.repairs
+            messages = [first, *cast("list[BaseMessage]", add_messages(cast("Any", closed), cast("Any", messages)))]
+        update |= {self.messages_key: messages, RECORDS: [*update.get(RECORDS, ()), record]}
         old = self.parts[part]
         new: Any = replace(old, update=update) if isinstance(old, Command) else update
         return new if self.single else [*self.parts[:part], new, *self.parts[part + 1 :]]
@@ -60,7 +64,7 @@ def read_proposal(
         repairs: messages that are to come before the action.
 
     Raises:
-        GuardError: the output does not hold exactly one new AIMessage, or has a shape that cannot be looked into.
+        NoActionError: the output does not hold exactly one new AIMessage, or has a shape that cannot be looked into.
     """
     single = not isinstance(output, list | tuple)
     parts: tuple[Any, ...] = (output,) if single else tuple(output)
@@ -73,7 +77,7 @@ def read_proposal(
             if isinstance(message, AIMessage) and (message.id is None or message.id not in known)
         )
     if len(found) != 1:
-        raise GuardError(f"the guarded node returned {len(found)} new AIMessages under {messages_key!r}; {_ALLOWED}")
+        raise NoActionError(f"the guarded node returned {len(found)} new AIMessages under {messages_key!r}; {_ALLOWED}")
     place, action = found[0]
     return Proposal(with_ids(action), parts, place, messages_key, single, tuple(repairs))
 
@@ -96,7 +100,7 @@ def _update(part: Any) -> dict[str, Any]:
     if update is None:
         return {}
     if not isinstance(update, Mapping):
-        raise GuardError(f"the guarded node returned a {type(part).__name__} that cannot be looked into; {_ALLOWED}")
+        raise NoActionError(f"the guarded node returned a {type(part).__name__} that cannot be looked into; {_ALLOWED}")
     return dict(update)
 
 
@@ -106,4 +110,4 @@ def _messages(value: Any) -> list[BaseMessage]:
     try:
         return list(convert_to_messages(items))
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise GuardError(f"the guarded node returned something that is no message: {error}") from error
+        raise NoActionError(f"the guarded node returned something that is no message: {error}") from error

@@ -94,6 +94,13 @@ def find(records: Sequence[Record], message_id: str | None) -> Record | None:
     return next(matching, None)
 
 
+def same_calls(record: Record, action: AIMessage) -> bool:
+    """Whether an action calls what it did when it was scored; its text may have been rewritten."""
+    return [(entry["id"], entry["digest"]) for entry in record["calls"]] == [
+        (call["id"], call_digest(call["name"], call["args"])) for call in action.tool_calls
+    ]
+
+
 def steps_of(records: Sequence[Record]) -> list[Record]:
     """One record a step: those of the rules, without a human's answers to them."""
     return [record for record in records if record.get("by") != "human"]

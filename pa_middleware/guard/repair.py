@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from pa_middleware.guard.record import Record, find, last_action
+from pa_middleware.guard.record import Record, find
 
-SUPERSEDED = "Not executed: nobody approved this call before the conversation went on."
+SUPERSEDED = "No result is known: the conversation went on before this call was answered."
 
 
 def close_superseded(
@@ -27,10 +27,10 @@ def close_superseded(
     Returns:
         The whole conversation, and the update for a reducer such as `add_messages`: empty if there is nothing to close.
     """
-    action, after = last_action(messages)
-    record = find(records, action.id) if action is not None else None
-    if action is None or record is None or record["decision"] != "escalate":
+    action = next((message for message in reversed(messages) if _was_asked_about(message, records)), None)
+    if not isinstance(action, AIMessage):
         return list(messages), []
+    after = messages[messages.index(action) + 1 :]
     answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
     answers: list[BaseMessage] = [
         ToolMessage(SUPERSEDED, tool_call_id=call["id"] or "", name=call["name"], status="error")
@@ -43,3 +43,8 @@ def close_superseded(
     kept = [message for message in messages if all(message is not each for each in later)]
     closed = [*kept, *answers, *later]
     return closed, [RemoveMessage(id=REMOVE_ALL_MESSAGES), *closed]  # an answer can only be put in by putting all anew
+
+
+def _was_asked_about(message: BaseMessage, records: Sequence[Record]) -> bool:
+    record = find(records, message.id) if isinstance(message, AIMessage) and message.tool_calls else None
+    return record is not None and record["decision"] == "escalate" and record["mode"] == "enforce"

@@ -8,7 +8,7 @@ in order. An answer that cannot be understood is asked for again, and says why.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -45,7 +45,9 @@ class Review:
 async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Record, ask: AskScorer) -> Review:
     """Ask a human about the escalated calls of an action, by an interrupt, and put the answer into effect.
 
-    The interrupt comes first, so that resuming, which runs all of this again, repeats nothing but the question.
+    The interrupt comes first, so that resuming, which runs all of this again, draws nothing and decides nothing that
+    was decided. What a human edited is scored after the answer; should one of the tools behind interrupt as well,
+    again.
 
     Args:
         core: the guard's.
@@ -56,17 +58,20 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
     """
     entries = {entry["id"]: entry for entry in record["calls"]}
     held = [call for call in action.tool_calls if entries[call["id"]]["decision"] == "escalate"]
-    decided = dict(zip([call["id"] for call in held], _answers(record, held, entries), strict=True))
+    decided = dict(zip([call["id"] for call in held], _answers(shown, record, held, entries), strict=True))
     edited = action.model_copy(
         update={"tool_calls": [_edited(call, decided.get(call["id"])) for call in action.tool_calls]}
     )
     tiers = shown.tiers(edited, core.rules)
-    edits = [place for place, call in enumerate(edited.tool_calls) if _type(decided, call) == "edit"]
-    again, refused = None, None
-    if edits and not core.rules.trust_human_edits:
-        again = await score_edited(shown, edited, [edited.tool_calls[place] for place in edits], ask)
-        refused = objection_to_edit(again, [tiers[place] for place in edits], core.rules)
-    answers = [answer for call in held if (answer := _answer(call, decided[call["id"]], refused)) is not None]
+    again: dict[Any, CandidateScore | Exception] = {}
+    refused: dict[Any, str | None] = {}
+    for call, tier in zip(edited.tool_calls, tiers, strict=True):
+        if decided.get(call["id"], {}).get("type") == "edit" and not core.rules.trust_human_edits:
+            again[call["id"]] = await score_edited(shown, edited, call, ask)
+            refused[call["id"]] = objection_to_edit(again[call["id"]], tier, core.rules)
+    answers = [
+        answer for call in held if (answer := _answer(call, decided[call["id"]], refused.get(call["id"]))) is not None
+    ]
     unanswered = {call["id"] for call in edited.tool_calls} - {answer.tool_call_id for answer in answers}
     core.telemetry.review(
         index=record["step"],
@@ -82,7 +87,7 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
     for position, call in enumerate(edited.tool_calls):
         entry, decision = entries[call["id"]], decided.get(call["id"])
         if decision is not None:
-            score = entry["score"] if position not in edits else _call_score(again, edits.index(position))
+            score = _score(again.get(call["id"])) if decision["type"] == "edit" else entry["score"]
             threshold = core.rules.threshold_of(tiers[position] or "final_answer")
             entry = call_entry(
                 call,
@@ -93,14 +98,13 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
             ) | {"human": decision["type"]}
         calls.append(entry)
     kind = kind_of_action(tiers)
-    return Review(
-        edited,
-        _record(record, edited, calls, again, kind=kind, threshold=core.rules.threshold_of(kind)),
-        tuple(answers),
-    )
+    told = _record(record, edited, calls, [*again.values()], kind=kind, threshold=core.rules.threshold_of(kind))
+    return Review(edited, told, tuple(answers))
 
 
-def _answers(record: Record, held: Sequence[ToolCall], entries: Mapping[Any, Record]) -> list[Mapping[str, Any]]:
+def _answers(
+    shown: Shown, record: Record, held: Sequence[ToolCall], entries: Mapping[Any, Record]
+) -> list[Mapping[str, Any]]:
     """The human's decisions, one for each held call; asked for until they can be understood."""
     question: dict[str, Any] = {
         "action_requests": [
@@ -111,14 +115,14 @@ def _answers(record: Record, held: Sequence[ToolCall], entries: Mapping[Any, Rec
     }
     while True:
         answer = interrupt(question)
-        problem = _problem(answer, len(held))
+        problem = _problem(answer, len(held), shown.answers)
         if problem is None:
             decisions: list[Mapping[str, Any]] = answer["decisions"]
             return decisions
         question = {**question, "error": f"{problem}. Nothing was executed; answer again."}
 
 
-def _problem(answer: Any, count: int) -> str | None:
+def _problem(answer: Any, count: int, answers: Collection[str]) -> str | None:
     """What is wrong with an answer; None if nothing is."""
     decisions = answer.get("decisions") if isinstance(answer, Mapping) else None
     if not isinstance(decisions, list | tuple) or len(decisions) != count:
@@ -132,6 +136,8 @@ def _problem(answer: Any, count: int) -> str | None:
             name, args = (edit.get("name"), edit.get("args")) if isinstance(edit, Mapping) else (None, None)
             if not isinstance(name, str) or not isinstance(args, Mapping):
                 return f"an edit is {decision!r:.200}; allowed: an edited_action with a name and args"
+            if name in answers:
+                return f"an edit calls {name!r}, which no tool runs; allowed: one of the agent's tools"
         text = decision.get("message")
         if not isinstance(text, str) and (text is not None or kind == "respond"):
             return f"a message is {text!r:.100}; allowed: text" + ("" if kind == "respond" else ", or none")
@@ -150,11 +156,6 @@ def _description(call: ToolCall, entry: Record, record: Record) -> str:
             why += f"; it needs {threshold:.3g} or more to run unasked"
     arguments = json.dumps(call["args"], ensure_ascii=False, default=str)
     return f"{why}.\n\nTool: {call['name']}\nArgs: {arguments}"
-
-
-def _type(decided: Mapping[Any, Mapping[str, Any]], call: ToolCall) -> str | None:
-    """What a human made of a call; None if nobody was asked about it."""
-    return decided[call["id"]]["type"] if call["id"] in decided else None
 
 
 def _edited(call: ToolCall, decision: Mapping[str, Any] | None) -> ToolCall:
@@ -179,23 +180,23 @@ def _answer(call: ToolCall, decision: Mapping[str, Any], refused: str | None) ->
     return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status=status)
 
 
-def _call_score(again: CandidateScore | Exception | None, position: int) -> float | None:
-    calls = again.calls if isinstance(again, CandidateScore) else ()
-    return calls[position].score if calls else None
+def _score(again: CandidateScore | Exception | None) -> float | None:
+    return again.score if isinstance(again, CandidateScore) else None
 
 
 def _record(
     record: Record,
     action: AIMessage,
     calls: list[Record],
-    again: CandidateScore | Exception | None,
+    again: Sequence[CandidateScore | Exception],
     *,
     kind: Kind,
     threshold: float | None,
 ) -> Record:
     """The human's record, beside the rules' own."""
     kept = {name: record[name] for name in ("v", "id", "step", "mode", "p_success", "anchor", "span")}
-    score = again.score if isinstance(again, CandidateScore) else None
+    scores = [score for each in again if (score := _score(each)) is not None]
+    errors = [each for each in again if isinstance(each, Exception)]
     return {
         **kept,
         "by": "human",
@@ -203,10 +204,10 @@ def _record(
         "reason": "human",
         "kind": kind,
         "threshold": threshold,
-        "score": record["score"] if again is None else score,
+        "score": min(scores, default=None) if again else record["score"],
         "selected": 0,
         "digest": action_digest(action),
         "calls": calls,
         "candidates": [],
-        "error": describe(again) if isinstance(again, Exception) else None,
+        "error": describe(errors[0]) if errors else None,
     }

@@ -46,6 +46,7 @@ def onward(core: GuardCore, target: str) -> Callable[[Any], str]:
         return END if abstained(core, state) else target
 
     ends: Any = Literal[(target, END)]
+    go_on.__name__ = f"go_on_to_{target}"
     go_on.__annotations__ = {"return": ends}
     return go_on
 

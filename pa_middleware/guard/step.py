@@ -7,6 +7,7 @@ without an event loop.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -16,7 +17,9 @@ from pa_middleware.guard.hand import AskScorer, Hand
 from pa_middleware.guard.judge import judge, passes
 from pa_middleware.guard.outcome import settle
 from pa_middleware.guard.record import Record, steps_of
-from pa_middleware.guard.turn import Turn
+from pa_middleware.guard.turn import LetBe, Turn
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -56,7 +59,11 @@ async def take_step(core: GuardCore, turn: Turn, ask: AskScorer) -> Any:
             await hand.score_all()
         else:
             for _ in range(allowed):
-                await hand.draw()
+                try:
+                    await hand.draw()
+                except LetBe as unjudged:
+                    logger.warning("a step was not judged: %s", unjudged.__cause__)
+                    return unjudged.answer
                 await hand.score_last()
                 if hand.draws[-1].failed or passes(hand.draws[-1], rules):
                     break

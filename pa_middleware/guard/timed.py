@@ -77,8 +77,8 @@ class ScorerCalls:
     def _score(self, steps: Sequence[Step]) -> list[StepScore]:
         try:
             return self._scorer.score(steps)
-        except StopIteration as error:
-            raise ScoringError("the scorer raised StopIteration") from error
+        except (StopIteration, asyncio.CancelledError) as error:  # they mean something else to whoever waits
+            raise ScoringError(f"the scorer raised {type(error).__name__}") from error
 
 
 class _Call:

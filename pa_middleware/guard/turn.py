@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.tools import BaseTool
 
 from pa_middleware.guard.quiet import Muted
 from pa_middleware.guard.record import Record
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import Tier, tier_of
 from pa_middleware.scoring.scorer import Tool
+
+
+class LetBe(Exception):  # noqa: N818 - it is no error
+    """A draw that holds no action to judge, in a guard that only watches: `answer` is the framework's, as it is."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        super().__init__("nothing to judge")
 
 
 class Proposed(Protocol):
@@ -39,11 +46,15 @@ class Shown:
     answers: frozenset[str] = frozenset()
     """Names of tools that nothing runs: calling one of them gives the final answer its form."""
 
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the tools say of themselves, by name."""
+
     def tiers(self, action: AIMessage, rules: Rules) -> tuple[Tier | None, ...]:
         """The tier of each call of an action; None for one that only gives the final answer its form."""
-        metadata = {tool.name: tool.metadata for tool in self.tools if isinstance(tool, BaseTool)}
         return tuple(
-            None if call["name"] in self.answers else tier_of(call["name"], rules.tools, metadata.get(call["name"]))
+            None
+            if call["name"] in self.answers
+            else tier_of(call["name"], rules.tools, self.metadata.get(call["name"]))
             for call in action.tool_calls
         )
 

@@ -123,6 +123,8 @@ def _shadow(run: Run) -> Text | None:
     if not judged:
         return None
     low = [step for step in judged if _let_be(step)]
+    if not low and all(step.threshold is None for step in judged):
+        return Text("Shadow: no threshold, so nothing was judged.")
     marked = any(step.decision == names.DECISION_FLAG for step in low)
     what = "stopped, drawn again or marked" if marked else "stopped or drawn again"
     return Text(f"Shadow: {len(low)} of {len(judged)} steps would have been {what}.")

@@ -2,15 +2,20 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rich
 import typer
 from calibration.agent import Known, recorded, take_run
 from calibration.made import SCORER
 from typer.testing import CliRunner, Result
 
+import pa_middleware.tracing
 from pa_middleware import Guard, Rules
 from pa_middleware.calibrate_command import REFUSED, calibrate
 
@@ -73,9 +78,10 @@ def test_the_output_names_every_number_within_80_columns(folder: Path, tmp_path:
         "50 runs of 50 tasks: 40 successful, 10 failed.",
         "policy 1f, reference 2e",
         f"{_expected(folder):+.4g}",
-        "At most 9.76 % of successful runs of new tasks",
+        "actions threshold tasks below all ",
+        "On average over calibrations, at most 9.76 % of successful runs of new tasks have an action below its",
         "(asked: 10 %; from 40 tasks)",
-        "stopped by false alarms % failures % in time % lead",
+        "judged by false alarms % failures caught % in time % lead",
         "score ",
         "random ",
         "length ",
@@ -91,7 +97,7 @@ def test_without_labels_the_command_says_how_little_that_is(folder: Path, tmp_pa
     out = tmp_path / "rules.json"
     result = _run(folder / "traces", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "Without labels this is for all runs alike" in _words(result)
+    assert "This is weaker than with labels: it is for all runs alike." in _words(result)
     calibration = Rules.load(out).calibration
     assert calibration is not None
     assert (calibration.method, calibration.successes) == ("quantile", None)
@@ -105,7 +111,7 @@ def test_by_tier_on_top_of_other_rules(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     rules = Rules.load(out)
     assert set(rules.thresholds) == {"irreversible", "final_answer"}
-    assert (rules.on_low, rules.draws, rules.mode) == ("block", 2, "shadow")
+    assert (rules.on_low, rules.draws, rules.mode, rules.effective_mode) == ("block", 2, None, "enforce")
     words = _words(result)
     assert "The 2 thresholds share alpha equally (Bonferroni);" in words
     assert "In no run: read_only, default; held to" in words
@@ -123,7 +129,7 @@ def test_a_refusal_says_why_and_writes_no_rules(folder: Path, tmp_path: Path) ->
     out = tmp_path / "rules.json"
     result = _run(folder / "traces", "--labels", folder / "labels.csv", "--alpha", "0.01", "--out", out)
     assert result.exit_code == REFUSED
-    assert "Not calibrated: alpha=0.01 needs at least 99 tasks" in _words(result)
+    assert "Not calibrated: alpha=0.01 needs 110 tasks" in _words(result)
     assert not out.exists()
 
 
@@ -142,6 +148,9 @@ def test_runs_that_were_guarded_are_refused_with_what_to_do(tmp_path: Path) -> N
         (["--labels", "missing.csv"], "Invalid value for --labels"),
         (["--rules", "missing.json"], "Invalid value for --rules"),
         (["--by", "tool"], "Invalid value for '--by'"),
+        (["--alpha", "5"], "Invalid value for --alpha: 5; allowed: a number between 0 and 1"),
+        (["--probability", "platt"], "Invalid value for --probability: needs --labels"),
+        (["--of", "mean"], "Invalid value for --of: has no effect without --probability"),
     ],
 )
 def test_files_and_options_that_cannot_be_used_are_refused(
@@ -164,6 +173,59 @@ def test_a_missing_trace_and_a_label_of_an_unknown_run_are_refused(folder: Path,
 
 def test_a_file_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "rules.json").mkdir()
-    result = _run(folder / "traces", "--out", tmp_path / "rules.json")
-    assert result.exit_code == WRONG_USE
-    assert "Invalid value for --out" in _words(result)
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for out in (tmp_path / "rules.json", tmp_path / "file" / "rules.json", tmp_path / "file" / "new" / "rules.json"):
+        result = _run(folder / "traces", "--out", out)
+        assert result.exit_code == WRONG_USE
+        assert "Invalid value for --out" in _words(result)
+        assert "threshold" not in _words(result)  # found before anything is reported
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"on_low": "flag", "draws": 4},
+        {"tools": {"act": "irreversible"}, "threshold": -1.0, "mode": "enforce"},
+        {"threshold": -1.0, "mode": "shadow"},
+        {"threshold": -1.0, "thresholds": {"final_answer": "off"}},
+    ],
+)
+def test_settings_without_thresholds_of_their_own_are_a_base_and_the_result_is_enforced(
+    folder: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    base, out = tmp_path / "base.json", tmp_path / "rules.json"
+    base.write_text(json.dumps(settings), encoding="utf-8")
+    result = _run(folder / "traces", "--labels", folder / "labels.csv", "--rules", base, "--out", out)
+    assert result.exit_code == 0, result.output
+    rules = Rules.load(out)
+    assert rules.effective_mode == "enforce"
+    assert (rules.on_low, rules.draws) == (settings.get("on_low", "abstain"), settings.get("draws", 1))
+    assert ("all but final_answer" in _words(result)) == ("thresholds" in settings)
+
+
+def test_a_scorer_that_knows_nothing_is_refused_with_the_held_out_table(folder: Path, tmp_path: Path) -> None:
+    labels, out = tmp_path / "labels.csv", tmp_path / "rules.json"
+    lines = [f"run-{place},{int(place % 4 > 0)}" for place in range(40)]
+    labels.write_text("\n".join(["run,success", *lines]), encoding="utf-8")
+    out.write_text("{}", encoding="utf-8")
+    result = _run(folder / "traces", "--labels", labels, "--out", out)
+    assert (result.exit_code, result.stdout) == (REFUSED, "")
+    words = _words(result)
+    assert "judged by false alarms % failures caught % in time % lead" in words
+    assert "Not calibrated: on held-out runs (30 successful, 10 failed, alpha 0.1) the scorer is not shown" in words
+    assert "rules.json was left as it was." in words
+    assert out.read_text(encoding="utf-8") == "{}"
+
+
+def test_the_example_of_the_package_does_what_the_command_does(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pa_middleware import calibration
+
+    shutil.copytree(folder, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    example = "\n".join(line for line in (calibration.__doc__ or "").splitlines() if line.startswith("    "))
+    names = {name: getattr(calibration, name) for name in calibration.__all__}
+    exec(textwrap.dedent(example), {"pa_middleware": pa_middleware, "rich": rich, **names})
+    assert "On average over calibrations" in capsys.readouterr().out
+    assert Rules.load("rules.json").threshold == _expected(folder)

@@ -117,6 +117,6 @@ def test_more_runs_of_few_tasks_do_not_narrow_the_interval() -> None:
 
 
 def test_what_is_left_with_a_fold_held_out_must_be_enough_for_a_threshold() -> None:
-    with pytest.raises(CalibrationError, match=r"needs at least 9 tasks .* there are 9 .* which leaves 8"):
+    with pytest.raises(CalibrationError, match=r"needs 10 tasks .* there are 9\. Record more, or use alpha 0.12"):
         fit(good_runs(9) + failures(6))
     assert _held_out(good_runs(10) + failures(6)).folds == 10

@@ -6,8 +6,8 @@ from io import StringIO
 from calibration.made import by_kind, failures, fit, good_runs
 from rich.console import Console
 
-from pa_middleware.calibration import CalibrationReport
-from pa_middleware.calibration.show import render
+from pa_middleware import Rules
+from pa_middleware.calibration import CalibrationReport, render
 
 
 def _shown(report: CalibrationReport, width: int = 80) -> str:
@@ -18,7 +18,7 @@ def _shown(report: CalibrationReport, width: int = 80) -> str:
 
 
 def _words(report: CalibrationReport) -> str:
-    return " ".join(_shown(report).split())
+    return " ".join(_shown(report).replace("─", " ").split())
 
 
 def test_a_report_fits_80_columns_and_loses_nothing() -> None:
@@ -48,6 +48,34 @@ def test_pooled_kinds_are_named() -> None:
     words = _words(fit(runs + failures(6), by="tier"))
     assert "default + irreversible (pooled)" in words
     assert "read_only" in words
+
+
+def test_one_threshold_stands_without_its_share_of_alpha_and_several_explain_theirs() -> None:
+    one = _words(fit(good_runs(39) + failures(6)))
+    assert "actions threshold tasks below all " in one
+    assert "Bonferroni" not in one
+    runs = [by_kind(place, {"default": place, "read_only": -place}) for place in range(60)]
+    several = _words(fit(runs + failures(6), by="tier"))
+    assert "actions threshold alpha bound tasks below default " in several
+    assert "alpha: the part of each; bound: what is guaranteed of it." in several
+    assert "have an action below the threshold of its kind" in several
+
+
+def test_kinds_that_are_not_judged_are_named() -> None:
+    base = Rules(threshold=0.0, thresholds={"read_only": None, "final_answer": None})
+    assert " all but read_only, final_answer " in _words(fit(good_runs(39) + failures(6), rules=base))
+
+
+def test_rules_that_take_the_best_of_several_draws_are_said_to_be_another_agents() -> None:
+    told = "the bound is for the agent that draws once."
+    best = Rules(draws=4, select="best")
+    assert told in _words(fit(good_runs(39) + failures(6), rules=best))
+    assert told not in _words(fit(good_runs(39) + failures(6)))
+
+
+def test_without_labels_the_report_is_said_to_be_weaker() -> None:
+    assert "weaker" in _words(fit([dataclasses.replace(run, success=None) for run in good_runs(39)]))
+    assert "weaker" not in _words(fit(good_runs(39) + failures(6)))
 
 
 def test_the_map_is_shown_beside_the_base_rate() -> None:

@@ -223,6 +223,30 @@ def test_the_next_command_calibrates_on_what_was_written(monkeypatch: pytest.Mon
     ]
 
 
+def test_commands_are_printed_unwrapped_however_long_their_paths_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pa_demos.taxi.show.which", lambda name: name)
+    out, trace = io.StringIO(), f"traces/{'long ' * 30}"
+    shown = next_steps({**_report(75), "trace": trace}, seconds=1.0, json_path=None)
+    Console(file=out, width=80).print(shown, soft_wrap=True)
+    assert f"pa-middleware trace '{trace}'\n" in out.getvalue()
+    assert f"pa-middleware calibrate '{trace}' \\\n" in out.getvalue()
+
+
+@pytest.mark.parametrize(("failed", "delivered", "enough"), [(6, 10, True), (5, 10, False), (6, 9, False)])
+def test_so_few_episodes_that_a_calibration_would_be_refused_get_no_command_for_one(
+    failed: int, delivered: int, enough: bool
+) -> None:
+    report = _report(75)
+    for outcome, count in (("failed", failed), ("delivered", delivered)):
+        report["would_have_blocked"][outcome] = {**report["would_have_blocked"]["failed"], "episodes": count}
+    text = " ".join(_rendered(next_steps(report, seconds=1.0, json_path=None)).split())
+    assert ("calibrate traces" in text) == enough
+    assert ("cannot be calibrated on" in text) != enough
+    if not enough:
+        assert f"{failed} failed and {delivered} delivered; it takes 6 and 10." in text
+        assert "demo --mode shadow --episodes 150" in text
+
+
 def test_the_straying_driver_strays_in_some_episodes_and_always_at_the_same_step() -> None:
     steps = [strays_at(seed) for seed in range(400)]
     assert steps == [strays_at(seed) for seed in range(400)]

@@ -187,7 +187,8 @@ def test_text_reaches_a_node_that_parses_it_only_as_it_was_scored() -> None:
         with pytest.raises(GuardError):
             run(gate, {**scored, "messages": messages})
     abstained = run(one_node(guard.node(lambda state: {"messages": [say(-1)]})))
-    run(gate, abstained)
+    with pytest.raises(GuardError, match="reached after the guard abstained"):
+        run(gate, abstained)
     assert seen == ["done #1"]
 
 

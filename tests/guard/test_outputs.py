@@ -86,9 +86,7 @@ WRONG: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(
-    "rules", [enforced(threshold=0.0), enforced(mode="shadow"), enforced(threshold=0.0, on_low="flag")]
-)
+@pytest.mark.parametrize("rules", [enforced(threshold=0.0), enforced(threshold=0.0, on_low="flag")])
 @pytest.mark.parametrize("name", WRONG)
 def test_what_does_not_hold_one_new_action_is_an_error_and_nothing_runs(name: str, rules: Rules) -> None:
     world, scorer = World(), ByArgument()

@@ -237,7 +237,7 @@ def test_new_input_while_a_human_is_asked_leaves_no_open_call_behind(how: How, p
     asked = Asked(act(1, -9), say(1, "never mind"), how=how, place=place)
     final = asked.tell("something else")
     assert "__interrupt__" not in final
-    refused = "tool:Not executed: nobody approved this call before the conversation went on."
+    refused = "tool:No result is known: the conversation went on before this call was answered."
     assert texts(final["messages"]) == [
         "human:go", "ai[2]:", refused, refused, "human:something else", "ai:never mind #1",
     ]  # fmt: skip

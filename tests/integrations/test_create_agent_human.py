@@ -85,11 +85,12 @@ def test_an_edited_call_is_scored_under_the_prompt_of_its_step_and_runs_if_it_is
 
 @sync_and_async
 @in_both_modes
-def test_rules_that_trust_human_edits_run_them_unscored(how: How, mode: str) -> None:
+def test_rules_that_trust_human_edits_run_those_that_are_known_to_be_a_humans_unscored(how: How, mode: str) -> None:
     agent = agent_with(ask(mode), act(1), say(1), rules=enforced(threshold=0.0, trust_human_edits=True))
     answer(agent, run(agent.graph, config=CONFIG, how=how), how, edit(-5))
-    assert agent.world.ran == [-5.0]
-    assert len(agent.scorer.steps) == 2
+    known = mode == "batched"  # an edit of the other mode leaves no trace of who made it
+    assert agent.world.ran == ([-5.0] if known else [])
+    assert len(agent.scorer.steps) == (2 if known else 3)
 
 
 @sync_and_async

@@ -68,7 +68,7 @@ def test_new_input_while_a_human_is_asked_leaves_no_open_call_behind(how: How) -
     assert "__interrupt__" in run(agent.graph, config=CONFIG, how=how)
     final = run(agent.graph, "something else", CONFIG, how=how)
     assert "__interrupt__" not in final
-    refused = "tool:Not executed: nobody approved this call before the conversation went on."
+    refused = "tool:No result is known: the conversation went on before this call was answered."
     assert texts(final["messages"]) == [
         "human:go", "ai[2]:", refused, refused, "human:something else", "ai:never mind #1",
     ]  # fmt: skip

@@ -136,6 +136,14 @@ def test_in_shadow_mode_what_was_only_noted_is_in_brackets_and_counted() -> None
     assert "Shadow: 1 of 1 steps would have been stopped, drawn again or marked." in flagged
 
 
+def test_in_shadow_mode_without_any_threshold_nothing_counts_as_judged() -> None:
+    free = replace(GOOD, mode="shadow", threshold=None)
+    assert "Shadow: no threshold, so nothing was judged." in _shown(free, free)
+    assert "Shadow: 0 of 2 steps" in _shown(free, replace(GOOD, mode="shadow"))
+    failed = replace(free, decision="abstain", reason="scorer_error", score=None)
+    assert "Shadow: 1 of 2 steps" in _shown(free, failed)
+
+
 @pytest.mark.parametrize("mode", ["", "enforce"])
 def test_outside_shadow_mode_a_decision_is_what_was_done(mode: str) -> None:
     shown = _shown(replace(STEP, mode=mode), GOOD)

@@ -95,7 +95,7 @@ def run_demo(
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
         json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    console.print(next_steps(report, seconds=time.perf_counter() - started, json_path=json_path))
+    console.print(next_steps(report, seconds=time.perf_counter() - started, json_path=json_path), soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

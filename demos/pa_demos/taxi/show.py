@@ -16,6 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pa_middleware.calibration.evidence import MIN_FAILED_TASKS
+from pa_middleware.calibration.usable import tasks_to_record
+
 from .episode import STRAYS, STRAYS_BETWEEN, THRESHOLD, Driver, Episode, Row, StepNote
 from .summary import overhead_ratio, summarise
 
@@ -42,6 +45,8 @@ _MEANINGS: dict[Row, str] = {
 }
 _FIGURES = "Means of an episode; draws are per step; tokens count the rejected draws too."
 _STYLES = {"pass": "green", "flag": "yellow", "abstain": "red", "block": "red"}
+ALPHA = 0.1
+"""Of the calibration that the demo goes on to."""
 _REJECTED_WIDTH = 30
 """Characters of a line of rejected draws; the comparison then fits 80 columns."""
 
@@ -106,7 +111,7 @@ def looked_back(report: Mapping[str, Any]) -> RenderableType:
     episodes, same = report["same_actions"]["episodes"], report["same_actions"]["same"]
     told = f"{same} of {episodes} episodes took the same actions as unguarded"
     lines = [
-        "At a low step, a guard that enforces would have stopped or drawn again.",
+        "At a low step, a guard that enforces would have drawn again, and marked the action if nothing better came.",
         f"{told}." if same == episodes else f"Only {told}: shadow mode CHANGED the others.",
     ]
     return Group(table, Text("\n".join(lines)))
@@ -124,7 +129,7 @@ def what_was_stopped(report: Mapping[str, Any]) -> RenderableType:
 
 
 def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | None) -> RenderableType:
-    """Where everything went, and what to run now."""
+    """Where everything went, and what to run now; print it with `soft_wrap=True`, for commands are to be copied."""
     lines = []
     if "oracle" in report:
         gained = {row: report[row]["success"] - report["unguarded"]["success"] for row in ("best_of_4", "oracle")}
@@ -141,14 +146,27 @@ def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | N
             lines.append(f"Labels:  {report['labels']}")
         lines.append(f"Next:    {_command()} trace {trace}")
         if "labels" in report:
-            lines += [
-                f"         {_command()} calibrate {trace} \\",
-                f"           --labels {shlex.quote(report['labels'])} \\",
-                f"           --rules {shlex.quote(report['watched'])} \\",
-                "           --alpha 0.1 --out rules.json",
-                f"         {_command()} demo --driver straying --rules rules.json --seed {report['seed'] + 1}",
-            ]
+            lines += _calibration(report, trace)
     return Text("\n".join([*lines, f"{seconds:.0f} seconds in all."]))
+
+
+def _calibration(report: Mapping[str, Any], trace: str) -> list[str]:
+    """How to calibrate on what was watched, or why that would be refused."""
+    failed, delivered = (report["would_have_blocked"][outcome]["episodes"] for outcome in ("failed", "delivered"))
+    needed = tasks_to_record(ALPHA)
+    if failed < MIN_FAILED_TASKS or delivered < needed:
+        return [
+            f"So few episodes cannot be calibrated on: {failed} failed and {delivered} delivered; it takes "
+            f"{MIN_FAILED_TASKS} and {needed}.",
+            f"More:    {_command()} demo --mode shadow --episodes {max(150, 2 * (failed + delivered))}",
+        ]
+    return [
+        f"         {_command()} calibrate {trace} \\",
+        f"           --labels {shlex.quote(report['labels'])} \\",
+        f"           --rules {shlex.quote(report['watched'])} \\",
+        f"           --alpha {ALPHA} --out rules.json",
+        f"         {_command()} demo --driver straying --rules rules.json --seed {report['seed'] + 1}",
+    ]
 
 
 def _command() -> str:
