@@ -193,7 +193,7 @@ def test_demo_in_shadow_mode_counts_compares_and_labels(tmp_path: Path) -> None:
     ]
     words = _words(result)
     assert "2 of 2 episodes took the same actions as unguarded." in words
-    assert "--alpha 0.1 --out rules.json" in words
+    assert "--episodes 150" in words  # these are too few to calibrate on
     assert "guarded: score" not in words
 
 
