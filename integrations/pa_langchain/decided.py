@@ -8,7 +8,7 @@ from langchain_core.messages import ToolMessage
 
 from pa_langchain.prompts import Prompts
 from pa_middleware.guard.core import GuardCore
-from pa_middleware.guard.gate import objection, refusal, runnable_calls
+from pa_middleware.guard.gate import objection, refusal, runnable_calls, waits_for_a_human
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import RECORDS, find, last_action, same_calls
 from pa_middleware.guard.repair import close_superseded
@@ -26,7 +26,7 @@ async def act_on(core: GuardCore, prompts: Prompts, state: Any, ask: AskScorer) 
     Raises:
         GraphInterrupt: a human has to be asked.
     """
-    if core.rules.effective_mode == "shadow":
+    if core.rules.effective_mode == "shadow" and not waits_for_a_human(core, state):
         return None
     if abstained(core, state):
         return {"jump_to": "end"}

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import Command
 
-from pa_middleware.guard.core import GuardCore, changed
+from pa_middleware.guard.core import GuardCore, changed, read_key
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.node import Node, check_function, in_place_of, is_async, mark, refuse_twice
@@ -51,7 +51,7 @@ async def admit(core: GuardCore, state: Any, ask: AskScorer) -> Admission:
         GuardError: there is nothing to compare: no conversation, or an action without calls that nobody scored.
         GraphInterrupt: a human has to be asked first.
     """
-    if core.rules.effective_mode == "shadow":
+    if core.rules.effective_mode == "shadow" and not waits_for_a_human(core, state):
         return Admission(state)
     if isinstance(state, list) or (isinstance(state, Mapping) and "__type" in state):
         raise GuardError(
@@ -73,6 +73,16 @@ async def admit(core: GuardCore, state: Any, ask: AskScorer) -> Admission:
     reviewed = await review(core, shown, action, record, ask)
     settled = _admit_calls(core, state, reviewed.action, [*after, *reviewed.answers], reviewed.record)
     return replace(settled, refusals=(*reviewed.answers, *settled.refusals), reviewed=reviewed)
+
+
+def waits_for_a_human(core: GuardCore, state: Any) -> bool:
+    """Whether a human was asked about the latest action; the answer counts, even if the guard only watches by now."""
+    records = None if isinstance(state, list) else read_key(state, RECORDS)
+    if not records:
+        return False
+    action, _ = last_action(core.messages(state))
+    record = find(records, action.id) if action is not None else None
+    return record is not None and record["decision"] == "escalate" and record["mode"] == "enforce"
 
 
 def _admit_calls(

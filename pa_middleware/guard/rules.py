@@ -53,7 +53,7 @@ class Rules:
     answers the calls of the best draw that are low themselves with an error message and runs the others, `escalate`
     asks a human before any of its tools runs. With `block` every call is held to the threshold of its own tier, not
     only the action as a whole. A final answer has no call to hold back: under `block` and `escalate` it is abstained
-    from."""
+    from. A model that insists is blocked again and again: bound its run with the graph's `recursion_limit`."""
     on_scorer_error: OnScorerError = "abstain"
     """When the scorer fails or is late: `abstain`, `escalate`, or `flag` to let actions run unscored and say so on
     every record and span."""

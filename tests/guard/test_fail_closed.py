@@ -227,3 +227,16 @@ def test_a_rewritten_text_does_not_silence_the_question_about_the_calls() -> Non
     assert "__interrupt__" in run(graph, config=CONFIG)
     graph.invoke(Command(resume={"decisions": [{"type": "approve"}]}), CONFIG)
     assert world.ran == [-1.0]
+
+
+def test_an_answer_counts_although_the_rules_only_watch_by_the_time_it_comes() -> None:
+    world, saver = World(), InMemorySaver()
+    settings: dict[str, Any] = {"threshold": 0.0, "on_low": "escalate"}
+
+    def graph(mode: str, reply: AIMessage) -> Any:
+        guard = Guard(ByArgument(), enforced(**settings, mode=mode))
+        return build(guard, agent_node(Scripted(replies=[reply])), world).compile(checkpointer=saver)
+
+    run(graph("enforce", act(-1)), config=CONFIG)
+    graph("shadow", say(1)).invoke(Command(resume={"decisions": [{"type": "reject"}]}), CONFIG)
+    assert world.ran == []
