@@ -10,6 +10,7 @@ from guard.agents import ByArgument, How, Place, Scripted, World, act, agent_nod
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.config import get_stream_writer
+from langgraph.constants import TAG_NOSTREAM
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import MessagesState
 from langgraph.prebuilt import ToolNode, tools_condition
@@ -197,3 +198,31 @@ def plain(model: Scripted) -> Any:
     builder.add_conditional_edges("agent", tools_condition)
     builder.add_edge("tools", "agent")
     return builder
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
+@pytest.mark.parametrize("kind", ["invoke", "stream"])
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_rejected_draws_reach_no_event_of_the_v3_protocol(how: How, kind: str) -> None:
+    graph: Any = build(Guard(ByArgument(), RULES), node(Scripted(replies=script()), kind), World()).compile()
+    given = {"messages": [HumanMessage("go")]}
+
+    async def collect() -> list[Any]:
+        return [event async for event in await graph.astream_events(given, version="v3")]
+
+    events = repr(list(graph.stream_events(given, version="v3")) if how == "sync" else asyncio.run(collect()))
+    assert SECRET not in events
+    assert "accepted answer" in events
+
+
+@pytest.mark.parametrize("kind", ["invoke", "stream"])
+def test_among_callback_events_which_show_every_model_call_rejected_draws_are_tagged(kind: str) -> None:
+    graph: Any = build(Guard(ByArgument(), RULES), node(Scripted(replies=script()), kind), World()).compile()
+
+    async def collect() -> list[Any]:
+        return [event async for event in graph.astream_events({"messages": [HumanMessage("go")]}, version="v2")]
+
+    told = [event for event in asyncio.run(collect()) if SECRET in repr(event["data"].get("output", ""))]
+    rejected = [event for event in told if event["event"] == "on_chat_model_end"]
+    assert len(rejected) == 4
+    assert all(TAG_NOSTREAM in event["tags"] for event in rejected)

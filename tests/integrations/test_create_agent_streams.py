@@ -157,3 +157,11 @@ def test_events_of_langgraphs_newer_interface_hold_no_rejected_message(how: How)
     tagged = [event for event in events if SECRET in repr(event["data"]) and event["event"].startswith("on_chat_model")]
     assert tagged
     assert all("nostream" in event["tags"] for event in tagged), "it shows all that happens; its tags tell them apart"
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol")
+def test_rejected_draws_reach_no_event_of_the_v3_protocol() -> None:
+    agent = Agent([say(-1, "rejected"), say(1, "accepted")], enforced(threshold=0.0, draws=2))
+    events = repr(list(agent.graph.stream_events({"messages": [HumanMessage("go")]}, version="v3")))
+    assert "rejected" not in events
+    assert "accepted" in events
