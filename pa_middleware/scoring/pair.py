@@ -5,52 +5,31 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from langchain_core.messages import AIMessage, BaseMessage
-from numpy.typing import NDArray
+from langchain_core.messages import BaseMessage
 
-from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score, log_ratio
+from pa_middleware.scoring.advantage import Order, TokenAggregation
 from pa_middleware.scoring.background import Background
 from pa_middleware.scoring.batches import TOKENS, portions
 from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.checkpoints import check_same_vocabulary, load
+from pa_middleware.scoring.composing import Composer, Floats
 from pa_middleware.scoring.conversations import Conversations, Readings
-from pa_middleware.scoring.errors import ContextLengthError, PairError
+from pa_middleware.scoring.errors import PairError
 from pa_middleware.scoring.fingerprint import pair_fingerprint
+from pa_middleware.scoring.fitting import FittedStep, Overflow, fit
 from pa_middleware.scoring.overlap import Overlap
-from pa_middleware.scoring.reading import Ids, Query
-from pa_middleware.scoring.rendering import RenderedAction, RenderedStep, Renderer
-from pa_middleware.scoring.scorer import CallScore, CandidateScore, Confidence, Step, StepScore, Tool
+from pa_middleware.scoring.reading import Query
+from pa_middleware.scoring.rendering import Renderer
+from pa_middleware.scoring.scorer import Step, StepScore, Tool
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Floats = NDArray[np.float32]
-
 GIBIBYTE = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    """A step's tokens as both models will read them."""
-
-    prompt: Ids
-    actions: tuple[RenderedAction, ...]
-    truncated: bool
-
-    @property
-    def beside(self) -> int:
-        """Tokens of all its candidates, at most."""
-        return sum(len(action.ids) for action in self.actions)
-
-    @property
-    def queries(self) -> list[Query]:
-        return [Query(self.prompt + action.ids, len(self.prompt)) for action in self.actions]
 
 
 class ModelPair:
@@ -95,7 +74,7 @@ class ModelPair:
         end_of_turn: bool = True,
         template_kwargs: Mapping[str, Any] | None = None,
         max_length: int | None = None,
-        overflow: Literal["error", "truncate"] = "error",
+        overflow: Overflow = "error",
         cache_bytes: int = 2 * GIBIBYTE,
         repeatable: bool | None = None,
         confidence: bool = False,
@@ -107,7 +86,7 @@ class ModelPair:
             raise ValueError(
                 f"max_length is {max_length!r}; allowed: at least 2 tokens, or None for what the models read"
             )
-        action_score([-1.0], [-1.0], beta=beta, aggregation=aggregation, order=order)  # refuses unknown settings now
+        self._composer = Composer(beta, aggregation, order)
         half = any(model.dtype.itemsize < 4 for model in (policy, reference))
         self.repeatable = half if repeatable is None else repeatable
         self.policy, self.reference = self._readable(policy, reference, confidence)
@@ -193,7 +172,7 @@ class ModelPair:
             ContextLengthError: too long, and `overflow` is `error`.
             ScoringError: a model answered something that is not finite.
         """
-        fitted = [self._fit(self.renderer.render(step)) for step in steps]
+        fitted = [fit(self.renderer.render(step), self.max_length, self.overflow) for step in steps]
         scores: dict[int, StepScore] = {}
         for numbers, answers in self._answers(fitted, [step.conversation for step in steps]):
             for number, answer in zip(numbers, answers, strict=True):
@@ -249,7 +228,7 @@ class ModelPair:
         )
 
     def _answers(
-        self, fitted: Sequence[_Fitted], conversations: Sequence[str | None]
+        self, fitted: Sequence[FittedStep], conversations: Sequence[str | None]
     ) -> Iterator[tuple[list[int], list[tuple[list[Floats], list[Floats]]]]]:
         """Numbers of steps read together, and for each the log-probs of its candidates under policy and reference."""
         alone = [number for number, key in enumerate(conversations) if key is None]
@@ -267,7 +246,9 @@ class ModelPair:
                 with self.conversations.use(key, step.prompt, len(step.prompt) + step.beside) as (readings, most):
                     yield [number], self._ask([step], readings, most)
 
-    def _ask(self, steps: Sequence[_Fitted], readings: Readings, most: int) -> list[tuple[list[Floats], list[Floats]]]:
+    def _ask(
+        self, steps: Sequence[FittedStep], readings: Readings, most: int
+    ) -> list[tuple[list[Floats], list[Floats]]]:
         queries = list(dict.fromkeys(query for step in steps for query in step.queries))
         policy, reference = (
             dict(zip(queries, answers, strict=True))
@@ -291,51 +272,12 @@ class ModelPair:
             for reading in readings:
                 reading.read(prompt, most=most)
 
-    def _score(self, fitted: _Fitted, step: Step, policy: Sequence[Floats], reference: Sequence[Floats]) -> StepScore:
-        return StepScore(
-            tuple(
-                self._candidate(action, candidate, ours, theirs, fitted.truncated)
-                for action, candidate, ours, theirs in zip(
-                    fitted.actions, step.candidates, policy, reference, strict=True
-                )
-            ),
-            least_margin=self.least_margin(max(len(action.ids) for action in fitted.actions)),
-        )
-
-    def _candidate(
-        self, action: RenderedAction, message: AIMessage, rows: Floats, reference_rows: Floats, truncated: bool
-    ) -> CandidateScore:
-        policy, reference = rows[:, 0], reference_rows[:, 0]
-        calls = zip(message.tool_calls, action.calls, strict=True)
-        return CandidateScore(
-            score=self._aggregate(policy, reference),
-            policy_log_prob=float(policy.sum(dtype=np.float64)),
-            reference_log_prob=float(reference.sum(dtype=np.float64)),
-            token_log_ratios=tuple(log_ratio(policy, reference).tolist()),
-            calls=tuple(
-                CallScore(call["id"], call["name"], self._aggregate(policy[a:z], reference[a:z]), token_count=z - a)
-                for call, (a, z) in calls
-            ),
-            truncated=truncated,
-            confidence=Confidence(*map(tuple, rows[:, 1:].T.tolist())) if rows.shape[1] > 1 else None,
-        )
-
-    def _aggregate(self, policy: Floats, reference: Floats) -> float:
-        return action_score(policy, reference, beta=self.beta, aggregation=self.aggregation, order=self.order)
-
-    def _fit(self, rendered: RenderedStep) -> _Fitted:
-        """The step as both models will read it."""
-        longest = max(len(action.ids) for action in rendered.actions)
-        if self.max_length is None or len(rendered.prompt) + longest <= self.max_length:
-            return _Fitted(rendered.prompt, rendered.actions, truncated=False)
-        room = self.max_length - longest
-        if self.overflow == "error" or room < 1:
-            raise ContextLengthError(
-                f"the prompt has {len(rendered.prompt)} tokens and the action {longest}; the pair can read "
-                f"{self.max_length}. Shorten what the agent is shown (and tell the guard with history=...), or set "
-                "overflow='truncate' if the policy's own engine cuts the oldest tokens off too"
-            )
-        return _Fitted(rendered.prompt[-room:], rendered.actions, truncated=True)
+    def _score(
+        self, fitted: FittedStep, step: Step, policy: Sequence[Floats], reference: Sequence[Floats]
+    ) -> StepScore:
+        tokens = max(len(action.ids) for action in fitted.actions)
+        candidates = self._composer.candidates(step, fitted, policy, reference)
+        return StepScore(candidates, least_margin=self.least_margin(tokens))
 
 
 def _name(model: PreTrainedModel, fallback: str) -> str:

@@ -1,0 +1,71 @@
+"""Log-probs of a step's candidates under both models -> its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from langchain_core.messages import AIMessage
+from numpy.typing import NDArray
+
+from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score, log_ratio
+from pa_middleware.scoring.fitting import FittedStep
+from pa_middleware.scoring.rendering import RenderedAction
+from pa_middleware.scoring.scorer import CallScore, CandidateScore, Confidence, Step
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Makes scores of log-probs; its settings are those of `advantage.action_score`.
+
+    Raises:
+        ValueError: a setting outside what is allowed.
+    """
+
+    beta: float
+    aggregation: TokenAggregation
+    order: Order
+
+    def __post_init__(self) -> None:
+        ones = np.full(1, -1.0, np.float32)
+        self._aggregate(ones, ones)  # refuses unknown settings now
+
+    def candidates(
+        self, step: Step, fitted: FittedStep, policy: Sequence[Floats], reference: Sequence[Floats]
+    ) -> tuple[CandidateScore, ...]:
+        """The scores of a step's candidates, in order.
+
+        Args:
+            step: as it was given.
+            fitted: as it was read.
+            policy: for each candidate [T, 1 + C]: log-probs of its tokens, and what was read for the confidence.
+            reference: for each candidate [T, 1].
+        """
+        return tuple(
+            self._candidate(action, candidate, ours, theirs, truncated=fitted.truncated)
+            for action, candidate, ours, theirs in zip(fitted.actions, step.candidates, policy, reference, strict=True)
+        )
+
+    def _candidate(
+        self, action: RenderedAction, message: AIMessage, rows: Floats, reference_rows: Floats, *, truncated: bool
+    ) -> CandidateScore:
+        policy, reference = rows[:, 0], reference_rows[:, 0]
+        calls = zip(message.tool_calls, action.calls, strict=True)
+        return CandidateScore(
+            score=self._aggregate(policy, reference),
+            policy_log_prob=float(policy.sum(dtype=np.float64)),
+            reference_log_prob=float(reference.sum(dtype=np.float64)),
+            token_log_ratios=tuple(log_ratio(policy, reference).tolist()),
+            calls=tuple(
+                CallScore(call["id"], call["name"], self._aggregate(policy[a:z], reference[a:z]), token_count=z - a)
+                for call, (a, z) in calls
+            ),
+            truncated=truncated,
+            confidence=Confidence(*map(tuple, rows[:, 1:].T.tolist())) if rows.shape[1] > 1 else None,
+        )
+
+    def _aggregate(self, policy: Floats, reference: Floats) -> float:
+        return action_score(policy, reference, beta=self.beta, aggregation=self.aggregation, order=self.order)
