@@ -13,12 +13,13 @@ from langchain.agents.middleware import ToolCallRequest
 from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 
 from pa_langchain.prompts import Prompts
-from pa_middleware.guard import place
+from pa_middleware.guard.answers import answer_to
 from pa_middleware.guard.core import GuardCore, read_key
 from pa_middleware.guard.edits import objection_to_edit, score_edited
-from pa_middleware.guard.gate import UNSCORED, objection, refusal, runnable_calls
+from pa_middleware.guard.gate import UNSCORED, objection, runnable_calls
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import Record, call_digest, find, last_action
+from pa_middleware.guard.review import tell
 
 _EDITS = "hitl_edited_tool_calls"
 """Where HumanInTheLoopMiddleware keeps the edits of the step: call id -> name and args, as they will run."""
@@ -39,12 +40,12 @@ async def answer_instead(core: GuardCore, prompts: Prompts, request: ToolCallReq
             return message  # answered already, by the guard or a human perhaps
     proposed = [each for each in action.tool_calls if each["id"] == call["id"]] if action is not None else []
     if action is None or len(proposed) != 1:
-        return refusal(call, UNSCORED)
+        return answer_to(call, UNSCORED)
     record = find(core.records(state), action.id)
     problem = objection(proposed[0], runnable_calls(record))
     if problem is None and record is not None:
         problem = await _problem_of_edit(core, prompts, request, ask, action=action, before=proposed[0], record=record)
-    return None if problem is None else refusal(call, problem)
+    return None if problem is None else answer_to(call, problem)
 
 
 async def _problem_of_edit(
@@ -70,9 +71,9 @@ async def _problem_of_edit(
         return UNSCORED
     runs = call if _digest(edited) == _digest(before) else edited  # an edit that is not made yet is made further inside
     shown, ask = prompts.of(request.state, action, ask)
-    _tell(core, record, action, runs)
-    [tier] = shown.tiers(action.model_copy(update={"tool_calls": [runs]}), core.rules)
-    return objection_to_edit(await score_edited(shown, action, runs, ask), tier, core.rules)
+    tell(core, record, [runs], ["edit"])
+    score = await score_edited(shown, action, runs, ask)
+    return objection_to_edit(score, shown.tier(runs["name"], core.rules), core.rules)
 
 
 def _edited(call: ToolCall, edits: Any) -> ToolCall:
@@ -82,16 +83,3 @@ def _edited(call: ToolCall, edits: Any) -> ToolCall:
 
 def _digest(call: ToolCall) -> str:
     return call_digest(call["name"], call["args"])
-
-
-def _tell(core: GuardCore, record: Record, action: AIMessage, call: ToolCall) -> None:
-    core.telemetry.review(
-        index=record["step"],
-        of=record["span"],
-        anchor=record["anchor"],
-        decisions=["edit"],
-        tool_names=[call["name"]],
-        tool_call_ids=[call["id"]],
-        response_id=action.id,
-        attributes=place.origin(place.current_config()),
-    )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.messages import ToolMessage
-
 from pa_langchain.prompts import Prompts
 from pa_middleware.guard.core import GuardCore
-from pa_middleware.guard.gate import objection, refusal, runnable_calls, waits_for_a_human
+from pa_middleware.guard.gate import judge_calls, waits_for_a_human
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import RECORDS, find, last_action, same_calls
 from pa_middleware.guard.repair import close_superseded
@@ -38,11 +36,8 @@ async def act_on(core: GuardCore, prompts: Prompts, state: Any, ask: AskScorer) 
         shown, ask = prompts.of(state, action, ask)
         reviewed = await review(core, shown, action, record, ask)
         return {core.messages_key: [reviewed.action, *reviewed.answers], RECORDS: [reviewed.record]}
-    scored = runnable_calls(record)
-    answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
-    judged = [(call, objection(call, scored)) for call in action.tool_calls]
-    refusals = [refusal(call, text) for call, text in judged if text is not None and call["id"] not in answered]
-    return {core.messages_key: refusals} if refusals else None
+    _, refusals = judge_calls(action, after, record)
+    return {core.messages_key: list(refusals)} if refusals else None
 
 
 def close_open_calls(core: GuardCore, state: Any) -> Update:

@@ -19,10 +19,10 @@ from langchain_core.tools import BaseTool
 
 from pa_langchain.answers import answer_tools
 from pa_middleware.guard import place
-from pa_middleware.guard.core import GuardCore, changed, own_copy
+from pa_middleware.guard.core import GuardCore, own_copy
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.hand import AskScorer
-from pa_middleware.guard.tiers import is_pattern
+from pa_middleware.guard.tiers import unmatched
 from pa_middleware.guard.turn import Shown
 from pa_middleware.scoring.scorer import Step, StepScore, Tool
 
@@ -85,10 +85,7 @@ class Prompts:
         core = self._core
         if core.history is None or core.tools is None:
             return Shown(tuple, core.tools or (), metadata=core.metadata), _lost
-        messages = core.messages(state)
-        before = messages[: next(index for index, message in enumerate(messages) if message.id == action.id)]
-        earlier = changed(state, core.messages_key, before)
-        return Shown(lambda: core.shown(earlier), core.tools, metadata=core.metadata), ask
+        return core.prompt_before(state, action), ask
 
     def _check_names(self, tools: Sequence[Tool]) -> None:
         """Say once, at the first step, which tiers are for no tool: a name misspelt leaves the right one in no tier.
@@ -99,13 +96,12 @@ class Prompts:
             return
         self._checked = True
         names = {_name(tool) for tool in tools}
-        for name in self._core.rules.tools:
-            if name not in names and not is_pattern(name):
-                logger.warning(
-                    "tools[%r] of the rules: the agent's first step shows no tool of this name; the tools are %s",
-                    name,
-                    ", ".join(sorted(map(str, names))),
-                )
+        for name in unmatched(self._core.rules.tools, names):
+            logger.warning(
+                "tools[%r] of the rules: the agent's first step shows no tool of this name; the tools are %s",
+                name,
+                ", ".join(sorted(map(str, names))),
+            )
 
 
 def _key(action: AIMessage) -> tuple[str | None, str | None]:

@@ -141,8 +141,8 @@ def _thresholds(
         known = np.isfinite(column)  # a kind is calibrated on the runs that have it, or it would spend alpha on few
         lowest, weights = column[known], equal_weights(tasks[known])
         threshold = conformal_threshold(lowest, weights, part)
+        seen = len(set(tasks[known].tolist()))
         if threshold is None:
-            seen = len(set(tasks[known].tolist()))
             raise CalibrationError(
                 f"{seen} tasks have an action of the kinds {', '.join(pool)} in a run that calibrates; needed at alpha "
                 f"{part:g}: {tasks_needed(part)}. Record more, or judge other kinds"
@@ -154,7 +154,7 @@ def _thresholds(
                 threshold=threshold.value,
                 alpha=part,
                 bound=threshold.bound,
-                tasks=len(set(tasks[known].tolist())),
+                tasks=seen,
                 below=float(below),
             )
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
@@ -16,8 +16,9 @@ from pa_middleware.guard import place
 from pa_middleware.guard.errors import GuardError, RulesError
 from pa_middleware.guard.record import RECORDS, Record
 from pa_middleware.guard.rules import Rules
-from pa_middleware.guard.tiers import is_pattern, tier_of
+from pa_middleware.guard.tiers import tier_of, unmatched
 from pa_middleware.guard.timed import ScorerCalls
+from pa_middleware.guard.turn import Shown
 from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
@@ -127,6 +128,16 @@ class GuardCore:
         """What the model was shown when it proposed an action in this state."""
         return list(convert_to_messages(self.history(state))) if self.history is not None else self.messages(state)
 
+    def prompt(self, state: Any) -> Shown:
+        """What the model is shown in this state, tools included."""
+        return Shown(lambda: self.shown(state), self.tools or (), metadata=self.metadata)
+
+    def prompt_before(self, state: Any, action: AIMessage) -> Shown:
+        """What it was shown when it proposed an action that is in this state by now."""
+        messages = self.messages(state)
+        before = messages[: next(index for index, message in enumerate(messages) if message.id == action.id)]
+        return self.prompt(changed(state, self.messages_key, before))
+
     def records(self, state: Any) -> list[Record]:
         """The guard's records in a state."""
         records = read_key(state, RECORDS)
@@ -145,9 +156,8 @@ def check_names(rules: Rules, tools: Sequence[Tool]) -> None:
         RulesError: a name among `rules.tools` is none of the tools; globs may match nothing.
     """
     names = [schema["function"]["name"] for schema in template_tools(tools)]
-    for name in rules.tools:
-        if name not in names and not is_pattern(name):
-            raise RulesError(f"tools[{name!r}] has no effect: no tool is called so; the tools are {', '.join(names)}")
+    for name in unmatched(rules.tools, names):
+        raise RulesError(f"tools[{name!r}] has no effect: no tool is called so; the tools are {', '.join(names)}")
 
 
 def read_key(state: Any, key: str) -> Any:

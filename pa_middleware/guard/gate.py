@@ -16,14 +16,23 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolCall, ToolMessag
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.types import Command
 
+from pa_middleware.guard.answers import answer_to, answered
 from pa_middleware.guard.core import GuardCore, changed, read_key
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.node import Node, check_function, in_place_of, is_async, mark, refuse_twice
-from pa_middleware.guard.record import RECORDS, Record, action_digest, call_digest, find, last_action, same_calls
+from pa_middleware.guard.record import (
+    RECORDS,
+    Record,
+    action_digest,
+    asks_a_human,
+    call_digest,
+    find,
+    last_action,
+    same_calls,
+)
 from pa_middleware.guard.review import Review, review
 from pa_middleware.guard.step import run_immediately
-from pa_middleware.guard.turn import Shown
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +76,7 @@ async def admit(core: GuardCore, state: Any, ask: AskScorer) -> Admission:
         return _admit_text(state, action, record)
     if record is None or record["decision"] != "escalate" or not same_calls(record, action):
         return _admit_calls(core, state, action, after, record)
-    before = messages[: len(messages) - len(after) - 1]
-    earlier = changed(state, core.messages_key, before)
-    shown = Shown(lambda: core.shown(earlier), core.tools or (), metadata=core.metadata)
-    reviewed = await review(core, shown, action, record, ask)
+    reviewed = await review(core, core.prompt_before(state, action), action, record, ask)
     settled = _admit_calls(core, state, reviewed.action, [*after, *reviewed.answers], reviewed.record)
     return replace(settled, refusals=(*reviewed.answers, *settled.refusals), reviewed=reviewed)
 
@@ -81,19 +87,14 @@ def waits_for_a_human(core: GuardCore, state: Any) -> bool:
     if not records:
         return False
     action, _ = last_action(core.messages(state))
-    record = find(records, action.id) if action is not None else None
-    return record is not None and record["decision"] == "escalate" and record["mode"] == "enforce"
+    return action is not None and asks_a_human(find(records, action.id))
 
 
 def _admit_calls(
     core: GuardCore, state: Any, action: AIMessage, after: Sequence[BaseMessage], record: Record | None
 ) -> Admission:
     """Each call held to its entry in the record."""
-    scored = runnable_calls(record)
-    answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
-    judged = [(call, objection(call, scored)) for call in action.tool_calls if call["id"] not in answered]
-    admitted = [call for call, problem in judged if problem is None]
-    refusals = tuple(refusal(call, problem) for call, problem in judged if problem is not None)
+    admitted, refusals = judge_calls(action, after, record)
     if not admitted:
         return Admission(None, refusals)
     messages = core.messages(state)
@@ -102,6 +103,22 @@ def _admit_calls(
     narrowed = action.model_copy(update={"tool_calls": admitted})
     shown = [narrowed if message.id == action.id else message for message in messages]
     return Admission(changed(state, core.messages_key, shown), refusals)
+
+
+def judge_calls(
+    action: AIMessage, after: Sequence[BaseMessage], record: Record | None
+) -> tuple[list[ToolCall], tuple[ToolMessage, ...]]:
+    """The calls of an action that may run, and answers to those that may not.
+
+    Args:
+        action: as it stands in the state.
+        after: the messages after it; a call that they answer is neither.
+        record: of the action, if there is one.
+    """
+    scored, done = runnable_calls(record), answered(after)
+    judged = [(call, objection(call, scored)) for call in action.tool_calls if call["id"] not in done]
+    admitted = [call for call, problem in judged if problem is None]
+    return admitted, tuple(answer_to(call, problem) for call, problem in judged if problem is not None)
 
 
 def _admit_text(state: Any, action: AIMessage, record: Record | None) -> Admission:
@@ -130,11 +147,6 @@ def objection(call: ToolCall, scored: list[Record]) -> str | None:
             return BLOCKED if entry["decision"] == "block" else None
     logger.warning("a call of %r was not executed: it is not one that was scored", call["name"])
     return UNSCORED
-
-
-def refusal(call: ToolCall, text: str) -> ToolMessage:
-    """The answer to a call that does not run."""
-    return ToolMessage(text, tool_call_id=call["id"] or "", name=call["name"], status="error")
 
 
 def gated_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str | None = None) -> Any:

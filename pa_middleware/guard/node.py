@@ -23,7 +23,7 @@ from pa_middleware.guard.quiet import Muted, ambient
 from pa_middleware.guard.record import RECORDS
 from pa_middleware.guard.repair import close_superseded
 from pa_middleware.guard.step import run_immediately, take_step
-from pa_middleware.guard.turn import LetBe, Shown, Turn
+from pa_middleware.guard.turn import LetBe, Turn
 
 Node = Callable[..., Any]
 Run = Callable[[Any, Muted], Awaitable[Any]]
@@ -126,7 +126,7 @@ def node_turn(core: GuardCore, state: Any, run: Run) -> Turn:
 
     return Turn(
         records=records,
-        shown=Shown(lambda: core.shown(seen), core.tools or (), metadata=core.metadata),
+        shown=core.prompt(seen),
         draw=draw,
         abstained=lambda message, record: {core.messages_key: [*repairs, message], RECORDS: [record]},
     )

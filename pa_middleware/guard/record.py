@@ -94,6 +94,11 @@ def find(records: Sequence[Record], message_id: str | None) -> Record | None:
     return next(matching, None)
 
 
+def asks_a_human(record: Record | None) -> bool:
+    """Whether nothing of a step may run before a human has answered."""
+    return record is not None and record["decision"] == "escalate" and record["mode"] == "enforce"
+
+
 def same_calls(record: Record, action: AIMessage) -> bool:
     """Whether an action calls what it did when it was scored; its text may have been rewritten."""
     return [(entry["id"], entry["digest"]) for entry in record["calls"]] == [

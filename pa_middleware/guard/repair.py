@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from pa_middleware.guard.record import Record, find
+from pa_middleware.guard.answers import answer_to, answered
+from pa_middleware.guard.record import Record, asks_a_human, find
 
 SUPERSEDED = "No result is known: the conversation went on before this call was answered."
 
@@ -31,11 +32,9 @@ def close_superseded(
     if not isinstance(action, AIMessage):
         return list(messages), []
     after = messages[messages.index(action) + 1 :]
-    answered = {message.tool_call_id for message in after if isinstance(message, ToolMessage)}
+    closed_already = answered(after)
     answers: list[BaseMessage] = [
-        ToolMessage(SUPERSEDED, tool_call_id=call["id"] or "", name=call["name"], status="error")
-        for call in action.tool_calls
-        if call["id"] not in answered
+        answer_to(call, SUPERSEDED) for call in action.tool_calls if call["id"] not in closed_already
     ]
     if not answers:
         return list(messages), []
@@ -46,5 +45,4 @@ def close_superseded(
 
 
 def _was_asked_about(message: BaseMessage, records: Sequence[Record]) -> bool:
-    record = find(records, message.id) if isinstance(message, AIMessage) and message.tool_calls else None
-    return record is not None and record["decision"] == "escalate" and record["mode"] == "enforce"
+    return isinstance(message, AIMessage) and bool(message.tool_calls) and asks_a_human(find(records, message.id))

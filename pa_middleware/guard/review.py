@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langgraph.types import interrupt
 
 from pa_middleware.guard import place
+from pa_middleware.guard.answers import answer_to
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.decision import HumanDecision
 from pa_middleware.guard.edits import objection_to_edit, score_edited
@@ -73,16 +74,7 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
         answer for call in held if (answer := _answer(call, decided[call["id"]], refused.get(call["id"]))) is not None
     ]
     unanswered = {call["id"] for call in edited.tool_calls} - {answer.tool_call_id for answer in answers}
-    core.telemetry.review(
-        index=record["step"],
-        of=record["span"],
-        anchor=record["anchor"],
-        decisions=[decided[call["id"]]["type"] for call in held],
-        tool_names=[call["name"] for call in held],
-        tool_call_ids=[call["id"] for call in held],
-        response_id=action.id,
-        attributes=place.origin(place.current_config()),
-    )
+    tell(core, record, held, [decided[call["id"]]["type"] for call in held])
     calls = []
     for position, call in enumerate(edited.tool_calls):
         entry, decision = entries[call["id"]], decided.get(call["id"])
@@ -100,6 +92,20 @@ async def review(core: GuardCore, shown: Shown, action: AIMessage, record: Recor
     kind = kind_of_action(tiers)
     told = _record(record, edited, calls, [*again.values()], kind=kind, threshold=core.rules.threshold_of(kind))
     return Review(edited, told, tuple(answers))
+
+
+def tell(core: GuardCore, record: Record, calls: Sequence[ToolCall], decisions: Sequence[HumanDecision]) -> None:
+    """Tell telemetry what a human made of calls of a recorded step, one decision for each."""
+    core.telemetry.review(
+        index=record["step"],
+        of=record["span"],
+        anchor=record["anchor"],
+        decisions=decisions,
+        tool_names=[call["name"] for call in calls],
+        tool_call_ids=[call["id"] for call in calls],
+        response_id=record["id"],
+        attributes=place.origin(place.current_config()),
+    )
 
 
 def _answers(
@@ -169,15 +175,13 @@ def _answer(call: ToolCall, decision: Mapping[str, Any], refused: str | None) ->
     """The answer to a call that does not run; None if it does."""
     match decision["type"]:
         case "reject":
-            text, status = decision.get("message") or REJECTED, "error"
+            return answer_to(call, decision.get("message") or REJECTED)
         case "respond":
-            text, status = decision["message"], "success"
+            return answer_to(call, decision["message"], "success")
         case "edit" if refused is not None:
-            text, status = refused, "error"
+            return answer_to(_edited(call, decision), refused)
         case _:
             return None
-    name = _edited(call, decision)["name"]
-    return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status=status)
 
 
 def _score(again: CandidateScore | Exception | None) -> float | None:

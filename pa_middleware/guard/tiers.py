@@ -6,7 +6,7 @@ author's hints and may come from a foreign server, so the rules overrule them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -48,9 +48,9 @@ def kind_of(tiers: Iterable[Tier]) -> Kind:
     return max(tiers, key=TIERS.index, default="final_answer")
 
 
-def is_pattern(name: str) -> bool:
-    """Whether a key of the rules is a glob rather than a tool's name."""
-    return any(char in name for char in "*?[")
+def unmatched(rules: Iterable[str], names: Collection[str]) -> list[str]:
+    """The names among the keys of the rules that no tool has; a glob may match nothing."""
+    return [name for name in rules if name not in names and not any(char in name for char in "*?[")]
 
 
 def _hinted(name: str, metadata: Mapping[str, Any]) -> Tier:

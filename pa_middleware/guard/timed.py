@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
-from weakref import WeakSet
 
 from pa_middleware.scoring.errors import ScoringError, ScoringTimeoutError
+from pa_middleware.scoring.forks import start_anew_after_fork
 from pa_middleware.scoring.scorer import Scorer, Step, StepScore
 
 WORKERS = 8
@@ -126,10 +125,11 @@ class _Workers:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._start_anew()
-        _alive.add(self)
+        self.start_anew()
+        start_anew_after_fork(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Begin without threads and locks of before."""
         self._lock = threading.Lock()
         self._waiting: deque[_Call] = deque()
         self._running: set[_Call] = set()
@@ -192,15 +192,3 @@ class _Workers:
                     return call
             self._threads.discard(threading.current_thread())
             return None
-
-
-_alive: WeakSet[_Workers] = WeakSet()
-
-
-def _start_anew_after_fork() -> None:
-    for workers in list(_alive):  # their threads are not there in the child
-        workers._start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

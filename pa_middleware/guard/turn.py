@@ -51,12 +51,11 @@ class Shown:
 
     def tiers(self, action: AIMessage, rules: Rules) -> tuple[Tier | None, ...]:
         """The tier of each call of an action; None for one that only gives the final answer its form."""
-        return tuple(
-            None
-            if call["name"] in self.answers
-            else tier_of(call["name"], rules.tools, self.metadata.get(call["name"]))
-            for call in action.tool_calls
-        )
+        return tuple(self.tier(call["name"], rules) for call in action.tool_calls)
+
+    def tier(self, name: str, rules: Rules) -> Tier | None:
+        """The tier of a tool; None for one that only gives the final answer its form."""
+        return None if name in self.answers else tier_of(name, rules.tools, self.metadata.get(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from weakref import WeakSet
+
+from pa_middleware.scoring.forks import start_anew_after_fork
 
 _log = logging.getLogger(__name__)
 
@@ -16,10 +16,11 @@ class Background:
     """Runs what it is given, oldest first, and ends its thread when there is nothing left to do."""
 
     def __init__(self) -> None:
-        self._start_anew()
-        _alive.add(self)
+        self.start_anew()
+        start_anew_after_fork(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Begin without threads and locks of before."""
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, Callable[[], None]] = OrderedDict()
         self._thread: threading.Thread | None = None
@@ -50,15 +51,3 @@ class Background:
                 work()
             except Exception:  # noqa: BLE001 - only a head start is lost
                 _log.debug("reading ahead failed", exc_info=True)
-
-
-_alive: WeakSet[Background] = WeakSet()
-
-
-def _start_anew_after_fork() -> None:
-    for background in list(_alive):  # its thread is not there in the child
-        background._start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -19,19 +19,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Composer:
-    """Makes scores of log-probs; its settings are those of `advantage.action_score`.
-
-    Raises:
-        ValueError: a setting outside what is allowed.
-    """
+    """Makes scores of log-probs; its settings are those of `advantage.action_score`."""
 
     beta: float
     aggregation: TokenAggregation
     order: Order
-
-    def __post_init__(self) -> None:
-        ones = np.full(1, -1.0, np.float32)
-        self._aggregate(ones, ones)  # refuses unknown settings now
 
     def candidates(
         self, step: Step, fitted: FittedStep, policy: Sequence[Floats], reference: Sequence[Floats]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from weakref import WeakSet
 
+from pa_middleware.scoring.forks import start_anew_after_fork
 from pa_middleware.scoring.reading import Ids, Reading
 from pa_middleware.scoring.token_tree import common_length
 
@@ -63,10 +62,11 @@ class Conversations:
             raise ValueError(f"the cache budget is {budget!r} bytes; allowed: 0 (keep nothing) or more")
         self._open, self._budget, self._bytes_per_token = open_readings, budget, max(1, bytes_per_token)
         self._hits = self._misses = self._evictions = 0
-        self._start_anew()
-        _alive.add(self)
+        self.start_anew()
+        start_anew_after_fork(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Keep nothing, and begin with locks that nobody holds."""
         self._lock = threading.Lock()
         self._kept: OrderedDict[str | int, _Conversation] = OrderedDict()
 
@@ -158,16 +158,3 @@ class Conversations:
                 mine.begin_as(theirs, prompt)
         finally:
             donor.lock.release()
-
-
-_alive: WeakSet[Conversations] = WeakSet()
-
-
-def _forget_after_fork() -> None:
-    # A lock that another thread held at the time would never be released in the child.
-    for conversations in list(_alive):
-        conversations._start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)

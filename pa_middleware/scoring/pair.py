@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 
-from pa_middleware.scoring.advantage import Order, TokenAggregation
+from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score
 from pa_middleware.scoring.background import Background
 from pa_middleware.scoring.batches import TOKENS, portions
 from pa_middleware.scoring.causal_lm import CausalLM
@@ -86,7 +86,7 @@ class ModelPair:
             raise ValueError(
                 f"max_length is {max_length!r}; allowed: at least 2 tokens, or None for what the models read"
             )
-        self._composer = Composer(beta, aggregation, order)
+        action_score([-1.0], [-1.0], beta=beta, aggregation=aggregation, order=order)  # refuses unknown settings now
         half = any(model.dtype.itemsize < 4 for model in (policy, reference))
         self.repeatable = half if repeatable is None else repeatable
         self.policy, self.reference = self._readable(policy, reference, confidence)
@@ -276,7 +276,7 @@ class ModelPair:
         self, fitted: FittedStep, step: Step, policy: Sequence[Floats], reference: Sequence[Floats]
     ) -> StepScore:
         tokens = max(len(action.ids) for action in fitted.actions)
-        candidates = self._composer.candidates(step, fitted, policy, reference)
+        candidates = Composer(self.beta, self.aggregation, self.order).candidates(step, fitted, policy, reference)
         return StepScore(candidates, least_margin=self.least_margin(tokens))
 
 
