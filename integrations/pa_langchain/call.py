@@ -17,9 +17,9 @@ from pa_middleware.guard.answers import answer_to
 from pa_middleware.guard.core import GuardCore, read_key
 from pa_middleware.guard.edits import objection_to_edit, score_edited
 from pa_middleware.guard.gate import UNSCORED, objection, runnable_calls
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import Record, call_digest, find, last_action
 from pa_middleware.guard.review import tell
+from pa_middleware.guard.way import AskScorer
 
 _EDITS = "hitl_edited_tool_calls"
 """Where HumanInTheLoopMiddleware keeps the edits of the step: call id -> name and args, as they will run."""

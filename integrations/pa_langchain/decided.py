@@ -7,11 +7,11 @@ from typing import Any
 from pa_langchain.prompts import Prompts
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.gate import judge_calls, waits_for_a_human
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.record import RECORDS, find, last_action, same_calls
 from pa_middleware.guard.repair import close_superseded
 from pa_middleware.guard.review import review
 from pa_middleware.guard.route import abstained
+from pa_middleware.guard.way import AskScorer
 
 Update = dict[str, Any] | None
 

@@ -28,7 +28,7 @@ from pa_langchain.turn import take_agent_step
 from pa_middleware.guard.core import History
 from pa_middleware.guard.make import make_core
 from pa_middleware.guard.rules import Rules
-from pa_middleware.guard.step import run_immediately
+from pa_middleware.guard.way import run_immediately
 from pa_middleware.scoring.scorer import Scorer, Tool
 
 Request = ModelRequest[Any]
@@ -57,6 +57,10 @@ class ProgressAdvantageMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         stream: `buffered` keeps rejected draws out of every stream, and the accepted message arrives whole. `live`
             streams every draw as it is made, marked with `pa_draw` in its metadata, and retracts the rejected ones with
             a custom event `{"pa_retracted": message id}`.
+        draws_at_once: most draws of a step made at the same time, where all of them are wanted (`select="best"`). By
+            default all in an async graph and one in a sync graph, where more means that the node is called from several
+            threads. A model that makes several draws in one call (`LocalChatModel`, `pa_openai.ManyDraws`) does so
+            whatever is set here.
         trace_tokens: write the log-ratio of every token to the spans.
         trace_content: write action text and tool arguments to the spans; by default as the environment variable
             OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says.
@@ -79,6 +83,7 @@ class ProgressAdvantageMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
         stream: Literal["buffered", "live"] = "buffered",
+        draws_at_once: int | None = None,
         trace_tokens: bool = False,
         trace_content: bool | None = None,
     ) -> None:
@@ -89,6 +94,7 @@ class ProgressAdvantageMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
             history=history,
             tools=None if tools is None else tuple(tools),
             stream=stream,
+            draws_at_once=draws_at_once,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             logger_provider=logger_provider,
@@ -117,13 +123,13 @@ class ProgressAdvantageMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         async def ask_model(one: Request) -> Response:
             return handler(one)
 
-        return run_immediately(take_agent_step(self._core, self._prompts, request, ask_model, self._core.calls.now))
+        return run_immediately(take_agent_step(self._core, self._prompts, request, ask_model, self._core.now))
 
     async def awrap_model_call(
         self, request: Request, handler: Callable[[Request], Awaitable[Response]]
     ) -> ExtendedModelResponse[Any]:
         """As `wrap_model_call`."""
-        return await take_agent_step(self._core, self._prompts, request, handler, self._core.calls.aside)
+        return await take_agent_step(self._core, self._prompts, request, handler, self._core.aside)
 
     @hook_config(can_jump_to=["end"])
     def after_model(self, state: GuardedAgentState, runtime: Runtime[Any]) -> Update:  # noqa: ARG002

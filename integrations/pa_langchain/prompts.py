@@ -21,9 +21,9 @@ from pa_langchain.answers import answer_tools
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore, own_copy
 from pa_middleware.guard.errors import GuardError
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.tiers import unmatched
 from pa_middleware.guard.turn import Shown
+from pa_middleware.guard.way import AskScorer
 from pa_middleware.scoring.scorer import Step, StepScore, Tool
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from pa_langchain.prompts import Prompt, Prompts
 from pa_langchain.response import Answer, read_answer, with_record
 from pa_middleware.guard.core import GuardCore, own_copy
 from pa_middleware.guard.errors import NoActionError
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.quiet import Muted, ambient
 from pa_middleware.guard.record import Record
 from pa_middleware.guard.step import take_step
 from pa_middleware.guard.turn import LetBe, Turn
+from pa_middleware.guard.way import Way
 
 Request = ModelRequest[Any]
 
@@ -28,7 +28,7 @@ async def take_agent_step(
     prompts: Prompts,
     request: Request,
     ask_model: Callable[[Request], Awaitable[object]],
-    ask: AskScorer,
+    way: Way,
 ) -> ExtendedModelResponse[Any]:
     """The response of one step, drawn, scored and decided, with its record.
 
@@ -37,10 +37,10 @@ async def take_agent_step(
         prompts: where to keep what the model was shown.
         request: to the model.
         ask_model: the model's handler, which may be called more than once.
-        ask: asks the scorer.
+        way: how the step runs.
     """
     prompt = prompts.begin(request)
-    response: ExtendedModelResponse[Any] = await take_step(core, _turn(core, prompt, request, ask_model), ask)
+    response: ExtendedModelResponse[Any] = await take_step(core, _turn(core, prompt, request, ask_model), way)
     prompts.keep(response, prompt)
     return response
 

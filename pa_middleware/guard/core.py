@@ -19,6 +19,7 @@ from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import tier_of, unmatched
 from pa_middleware.guard.timed import ScorerCalls
 from pa_middleware.guard.turn import Shown
+from pa_middleware.guard.way import Way, in_tasks, in_threads
 from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
@@ -48,11 +49,25 @@ class GuardCore:
     """A gate stands before the tools."""
     live: bool = False
     """Draws stream as they are made, rejected ones too, and are retracted afterwards."""
+    draws_at_once: int | None = None
+    """Most draws made at the same time; None: all of them in an event loop, one in a thread."""
+    batches: bool | None = None
+    """Whether the model made several draws in one call when it could last; None: it never could yet."""
     calls: ScorerCalls = field(init=False)
     _warned: bool = False
 
     def __post_init__(self) -> None:
         self.calls = ScorerCalls(self.scorer, self.rules.scoring_timeout)
+
+    @property
+    def now(self) -> Way:
+        """How a step runs in a thread that waits."""
+        return Way(self.calls.now, self.draws_at_once or 1, in_threads)
+
+    @property
+    def aside(self) -> Way:
+        """How a step runs in an event loop."""
+        return Way(self.calls.aside, self.draws_at_once, in_tasks)
 
     def check(self, config: RunnableConfig) -> None:
         """See to it, before anything is drawn, that the graph can keep what the rules promise.

@@ -24,10 +24,12 @@ Reason = Literal[
     "not_scored",
     "scorer_error",
     "human",
+    "searched",
 ]
 """Why: `budget_exhausted` is low with no draws left for the run, `not_scored` means no candidate could be scored (empty
 or malformed actions), `scorer_error` that the scorer itself failed, `best_of` that the best draw was taken unjudged,
-`human` that a human decided what the rules had escalated."""
+`human` that a human decided what the rules had escalated, `searched` that a search goes on with this draw, whichever
+was best."""
 
 HumanDecision = Literal["approve", "edit", "reject", "respond"]
 """What a human makes of an escalated tool call: it runs, it runs otherwise, it does not, or the human answers it."""

@@ -8,12 +8,12 @@ from langchain_core.messages import AIMessage, ToolCall
 from langgraph.errors import GraphBubbleUp
 
 from pa_middleware.guard import place
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.judge import check_answer, good_enough
 from pa_middleware.guard.record import describe
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import Tier
 from pa_middleware.guard.turn import Shown
+from pa_middleware.guard.way import AskScorer
 from pa_middleware.scoring.errors import UnscorableActionError
 from pa_middleware.scoring.scorer import CandidateScore, Step
 

@@ -19,7 +19,6 @@ from langgraph.types import Command
 from pa_middleware.guard.answers import answer_to, answered
 from pa_middleware.guard.core import GuardCore, changed, read_key
 from pa_middleware.guard.errors import GuardError
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.node import Node, check_function, in_place_of, is_async, mark, refuse_twice
 from pa_middleware.guard.record import (
     RECORDS,
@@ -32,7 +31,7 @@ from pa_middleware.guard.record import (
     same_calls,
 )
 from pa_middleware.guard.review import Review, review
-from pa_middleware.guard.step import run_immediately
+from pa_middleware.guard.way import AskScorer, run_immediately
 
 logger = logging.getLogger(__name__)
 

@@ -44,6 +44,10 @@ class Guard:
         stream: `buffered` keeps rejected draws out of every stream, and the accepted message arrives whole. `live`
             streams every draw as it is made, marked with `pa_draw` in its metadata, and retracts the rejected ones with
             a custom event `{"pa_retracted": message id}`.
+        draws_at_once: most draws of a step made at the same time, where all of them are wanted (`select="best"`). By
+            default all in an async graph and one in a sync graph, where more means that the node is called from several
+            threads. A model that makes several draws in one call (`LocalChatModel`, `pa_openai.ManyDraws`) does so
+            whatever is set here.
         trace_tokens: write the log-ratio of every token to the spans.
         trace_content: write action text and tool arguments to the spans; by default as the environment variable
             OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says.
@@ -61,6 +65,7 @@ class Guard:
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
         stream: Literal["buffered", "live"] = "buffered",
+        draws_at_once: int | None = None,
         trace_tokens: bool = False,
         trace_content: bool | None = None,
     ) -> None:
@@ -71,6 +76,7 @@ class Guard:
             messages_key=messages_key,
             tools=None if tools is None else tuple(tools),
             stream=stream,
+            draws_at_once=draws_at_once,
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             logger_provider=logger_provider,

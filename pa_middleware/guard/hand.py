@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 
 from langchain_core.messages import AIMessage
 from langgraph.errors import GraphBubbleUp
 
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
+from pa_middleware.guard.drawing import Together, together
 from pa_middleware.guard.judge import Draw, check_answer
 from pa_middleware.guard.quiet import Muted, mute, unmuted
 from pa_middleware.guard.record import describe
-from pa_middleware.guard.turn import Turn
+from pa_middleware.guard.rules import Rules
+from pa_middleware.guard.turn import Proposed, Turn
+from pa_middleware.guard.way import Way
 from pa_middleware.scoring.errors import UnscorableActionError
-from pa_middleware.scoring.scorer import ReadsAhead, Step, StepScore
+from pa_middleware.scoring.messages import action_key
+from pa_middleware.scoring.scorer import CandidateScore, ReadsAhead, Step, StepScore
 
 logger = logging.getLogger(__name__)
 
 _UNSAID = ("text", "reasoning", "thinking", "redacted_thinking")
 """Content blocks that say nothing besides an action's text."""
 
-AskScorer = Callable[[Sequence[Step]], Awaitable[list[StepScore]]]
-
 
 class Hand:
     """The draws of one step."""
 
-    def __init__(self, core: GuardCore, turn: Turn, ask: AskScorer) -> None:
+    def __init__(self, core: GuardCore, rules: Rules, turn: Turn, way: Way) -> None:
         self._core = core
+        self.rules = rules
         self._turn = turn
-        self._ask = ask
+        self._way = way
         self._conversation = place.conversation(place.current_config())
         self.draws: list[Draw] = []
         self.muted: list[Muted] = []
         self.started_ns: list[int] = []
         """When the scoring of each draw began."""
+        self._first: dict[str, int] = {}
+        """Where each action was first drawn."""
+
+    @property
+    def beta(self) -> float:
+        """Of the scorer; 1 if it does not say."""
+        return float(getattr(self._core.scorer, "beta", 1.0))
 
     def read_ahead(self) -> None:
         """Let a scorer that can read the prompt begin with it, while the first draw is made."""
@@ -49,26 +60,77 @@ class Hand:
                 logger.debug("the scorer could not read ahead", exc_info=True)
 
     async def draw(self) -> None:
-        """Make one more draw."""
-        config = place.current_config()
-        if self._core.rules.effective_mode == "shadow":
-            muted = Muted(config)
-        else:
-            muted = unmuted(config, draw=len(self.draws)) if self._core.live else mute(config)
-        proposal = await self._turn.draw(muted)
-        tiers = self._turn.shown.tiers(proposal.action, self._core.rules)
-        self.draws.append(Draw(proposal, tiers))
-        self.muted.append(muted)
-        self.started_ns.append(time.time_ns())
+        """Make one more draw, the only one that is sure to be wanted."""
+        with together(Together(1)):
+            self._take(*await self._make(len(self.draws)))
+
+    async def draw_all(self, count: int) -> None:
+        """Make so many draws, all of which are wanted: in one call of a model that can, else side by side.
+
+        Whether the model can shows with the first draw. It is made alone, unless an earlier step showed that it cannot.
+        """
+        side_by_side = self._way.at_once != 1
+        with together(Together(count)) as sure:
+            if side_by_side and self._core.batches is False:
+                sure.wanted = 1
+            else:
+                self._take(*await self._make(0))
+                self._core.batches = sure.batched
+            if side_by_side and not sure.batched:
+                sure.wanted = 1
+                making = [lambda number=number: self._make(number) for number in range(len(self.draws), count)]
+                for made in await self._way.several(making, self._way.at_once or count):
+                    self._take(*made)
+            while len(self.draws) < count:
+                sure.wanted = count - len(self.draws)
+                self._take(*await self._make(len(self.draws)))
 
     async def score_last(self) -> None:
         """Score the latest draw."""
-        self.draws[-1:] = await self._scored(self.draws[-1:])
+        await self._score([len(self.draws) - 1])
 
     async def score_all(self) -> None:
         """Score all draws at once."""
         self.started_ns[:] = [time.time_ns()] * len(self.draws)
-        self.draws[:] = await self._scored(self.draws)
+        await self._score(range(len(self.draws)))
+
+    def again(self, turn: Turn) -> Hand:
+        """The same draws in a step that begins as theirs did; nothing is drawn or scored, and nothing streams."""
+        twin = Hand(self._core, self.rules, turn, self._way)
+        twin.draws = list(self.draws)
+        twin.started_ns = list(self.started_ns)
+        twin.muted = [Muted(place.current_config()) for _ in self.draws]
+        return twin
+
+    async def _make(self, number: int) -> tuple[Proposed, Muted]:
+        config = place.current_config()
+        if self.rules.effective_mode == "shadow":
+            muted = Muted(config)
+        else:
+            muted = unmuted(config, draw=number) if self._core.live else mute(config)
+        return await self._turn.draw(muted), muted
+
+    def _take(self, proposal: Proposed, muted: Muted) -> None:
+        number, key = len(self.draws), action_key(proposal.action)
+        first = number if key is None else self._first.setdefault(key, number)
+        tiers = self._turn.shown.tiers(proposal.action, self.rules)
+        self.draws.append(Draw(proposal, tiers, same_as=None if first == number else first))
+        self.muted.append(muted)
+        self.started_ns.append(time.time_ns())
+
+    async def _score(self, numbers: Iterable[int]) -> None:
+        """Score these draws; an action that was drawn before has its score already, or has it once."""
+        numbers = list(numbers)
+        new = [number for number in numbers if self.draws[number].same_as is None]
+        if new:
+            for number, scored in zip(new, await self._scored([self.draws[number] for number in new]), strict=True):
+                self.draws[number] = scored
+        for number in numbers:
+            draw = self.draws[number]
+            if draw.same_as is not None:
+                first = self.draws[draw.same_as]
+                score = None if first.score is None else _of(draw.proposal.action, first.score)
+                self.draws[number] = replace(draw, score=score, least_margin=first.least_margin, error=first.error)
 
     async def _scored(self, draws: list[Draw]) -> list[Draw]:
         actions = [draw.proposal.action for draw in draws]
@@ -76,22 +138,30 @@ class Hand:
         try:
             for action in actions:
                 _refuse_empty(action)
-            answer = await self._ask([Step(shown.history(), actions, shown.tools, self._conversation)])
-            answered = check_answer(answer, actions)
+            answer = await self._way.ask([Step(shown.history(), actions, shown.tools, self._conversation)])
+            answered: StepScore = check_answer(answer, actions)
         except GraphBubbleUp:  # an interrupt of the graph is no failure
             raise
         except UnscorableActionError as error:
             if len(draws) == 1:
-                return [Draw(draws[0].proposal, draws[0].tiers, error=error)]
+                return [replace(draws[0], error=error)]
             # One of several spoils the call for all: tell them apart.
             return [scored for draw in draws for scored in await self._scored([draw])]
         except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
             logger.warning("the scorer failed: %s", describe(error))
-            return [Draw(draw.proposal, draw.tiers, error=error) for draw in draws]
+            return [replace(draw, error=error) for draw in draws]
         return [
-            Draw(draw.proposal, draw.tiers, score=score, least_margin=answered.least_margin)
+            replace(draw, score=score, least_margin=answered.least_margin)
             for draw, score in zip(draws, answered.candidates, strict=True)
         ]
+
+
+def _of(action: AIMessage, score: CandidateScore) -> CandidateScore:
+    """The score of an action that differs from the scored one in the ids of its calls only."""
+    calls = zip(score.calls, action.tool_calls, strict=bool(score.calls))
+    return replace(
+        score, calls=tuple(part if part.id is None else replace(part, id=call["id"]) for part, call in calls)
+    )
 
 
 def _refuse_empty(action: AIMessage) -> None:

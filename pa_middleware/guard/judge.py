@@ -27,6 +27,8 @@ class Draw:
     least_margin: float = 0.0
     """Scores of this step that differ by no more are equal but for rounding."""
     error: Exception | None = None
+    same_as: int | None = None
+    """The earlier draw that proposed the same action and lends it its score."""
 
     @property
     def kind(self) -> Kind:

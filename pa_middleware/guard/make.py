@@ -24,6 +24,7 @@ def make_core(
     messages_key: str = "messages",
     tools: tuple[Tool, ...] | None = None,
     stream: str = "buffered",
+    draws_at_once: int | None = None,
     **telemetry: Any,
 ) -> GuardCore:
     """The parts that a guard shares; arguments as for `Guard`, `telemetry` as for `Telemetry`.
@@ -40,6 +41,10 @@ def make_core(
         raise GuardError(f"rules is {rules!r:.100}; needed: Rules(...)")
     if stream not in ("buffered", "live"):
         raise GuardError(f"stream is {stream!r}; allowed: 'buffered', 'live'")
+    if draws_at_once is not None and (type(draws_at_once) is not int or draws_at_once < 1):
+        raise GuardError(f"draws_at_once is {draws_at_once!r}; allowed: a whole number from 1 on, or None")
+    if rules.stop_at is not None:
+        _check_bound(scorer, rules)
     if tools is not None:
         check_names(rules, tools)
     _check_calibration(scorer, rules)
@@ -50,9 +55,24 @@ def make_core(
         fingerprint=lambda: fingerprint_of(scorer),
         **telemetry,
     )
-    core = GuardCore(scorer, rules, described, history, messages_key, tools, live=stream == "live")
+    live = stream == "live"
+    core = GuardCore(scorer, rules, described, history, messages_key, tools, live=live, draws_at_once=draws_at_once)
     core.learn(tools or ())
     return core
+
+
+def _check_bound(scorer: Scorer, rules: Rules) -> None:
+    """`stop_at` reckons with the probability of whole actions; see `guard.enough`."""
+    for name, needed, why in (
+        ("end_of_turn", True, "without the end of the turn an action's probability covers all that goes on from it"),
+        ("aggregation", "sum", "only the sum over an action's tokens is the log-ratio of the action"),
+    ):
+        given = getattr(scorer, name, needed)
+        if given != needed and (name == "end_of_turn" or rules.drawn_by == "reference"):
+            raise GuardError(
+                f"stop_at={rules.stop_at!r} has no bound with a scorer of {name}={given!r}: {why}; use a scorer of "
+                f"{name}={needed!r}, or leave stop_at out"
+            )
 
 
 def _check_calibration(scorer: Scorer, rules: Rules) -> None:

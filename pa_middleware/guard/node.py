@@ -22,8 +22,9 @@ from pa_middleware.guard.proposal import Proposal, read_proposal
 from pa_middleware.guard.quiet import Muted, ambient
 from pa_middleware.guard.record import RECORDS
 from pa_middleware.guard.repair import close_superseded
-from pa_middleware.guard.step import run_immediately, take_step
+from pa_middleware.guard.step import take_step
 from pa_middleware.guard.turn import LetBe, Turn
+from pa_middleware.guard.way import run_immediately
 
 Node = Callable[..., Any]
 Run = Callable[[Any, Muted], Awaitable[Any]]
@@ -45,10 +46,10 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
 
         # LangGraph finds a graph inside a node by the names that the node's own function uses.
         def step(state: Any) -> Any:
-            return run_immediately(take_step(core, node_turn(core, state, _invoking(runnable)), core.calls.now))
+            return run_immediately(take_step(core, node_turn(core, state, _invoking(runnable)), core.now))
 
         async def astep(state: Any) -> Any:
-            return await take_step(core, node_turn(core, state, _ainvoking(runnable)), core.calls.aside)
+            return await take_step(core, node_turn(core, state, _ainvoking(runnable)), core.aside)
 
         return RunnableLambda(mark(step), mark(astep), name=name or runnable.get_name())
 
@@ -61,7 +62,7 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
                 with ambient(muted.config):
                     return await inner(copied, *args, **muted.arguments(injected))
 
-            return await take_step(core, node_turn(core, state, call), core.calls.aside)
+            return await take_step(core, node_turn(core, state, call), core.aside)
 
         return aguarded
 
@@ -71,7 +72,7 @@ def guarded_node(core: GuardCore, inner: Node | Runnable[Any, Any], *, name: str
             with ambient(muted.config):
                 return inner(copied, *args, **muted.arguments(injected))
 
-        return run_immediately(take_step(core, node_turn(core, state, call_now), core.calls.now))
+        return run_immediately(take_step(core, node_turn(core, state, call_now), core.now))
 
     return guarded
 

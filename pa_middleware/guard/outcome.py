@@ -20,14 +20,15 @@ from pa_middleware.guard.record import (
     describe,
     steps_of,
 )
+from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.turn import Turn
 from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.step import StepSpan
 
 
-def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: StepSpan) -> Any:
-    """Record and tell the verdict, and give the framework its answer."""
-    rules = core.rules
+def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: StepSpan) -> tuple[Any, Record]:
+    """Record and tell the verdict: the framework's answer, and the record in it."""
+    rules = hand.rules
     chosen = hand.draws[verdict.selected]
     action = chosen.proposal.action
     stopped = verdict.decision == "abstain" and rules.effective_mode == "enforce"
@@ -47,17 +48,12 @@ def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: Step
         "kind": chosen.kind,
         "score": None if chosen.score is None else chosen.score.score,
         "threshold": rules.threshold_of(chosen.kind),
-        "p_success": _p_success(core, taken, chosen),
+        "p_success": _p_success(rules, taken, chosen),
         "selected": verdict.selected,
         "digest": action_digest(action),
-        "calls": [] if stopped else _calls(core, chosen, verdict),
+        "calls": [] if stopped else _calls(rules, chosen, verdict),
         "candidates": [
-            candidate_entry(
-                draw.proposal.action,
-                draw.score,
-                verdict.decision if position == verdict.selected else "resample",
-                draw.error,
-            )
+            _candidate(draw, verdict.decision if position == verdict.selected else "resample")
             for position, draw in enumerate(hand.draws)
         ],
         "error": None if error is None else describe(error),
@@ -68,12 +64,16 @@ def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: Step
     if core.live and rules.effective_mode == "enforce":
         _retract(hand, None if stopped else verdict.selected)
     if stopped:
-        return turn.abstained(action, record)
+        return turn.abstained(action, record), record
     hand.muted[verdict.selected].let_through()
-    return chosen.proposal.accepted(record)
+    return chosen.proposal.accepted(record), record
 
 
-def _calls(core: GuardCore, chosen: Draw, verdict: Verdict) -> list[Record]:
+def _candidate(draw: Draw, decision: str) -> Record:
+    return candidate_entry(draw.proposal.action, draw.score, decision, draw.error, same_as=draw.same_as)
+
+
+def _calls(rules: Rules, chosen: Draw, verdict: Verdict) -> list[Record]:
     calls = chosen.proposal.action.tool_calls
     scores: list[float | None] = [None] * len(calls)
     if chosen.score is not None and chosen.score.calls:
@@ -83,16 +83,16 @@ def _calls(core: GuardCore, chosen: Draw, verdict: Verdict) -> list[Record]:
             call,
             score=scores[position],
             tier=chosen.tiers[position],
-            threshold=core.rules.threshold_of(chosen.tiers[position] or "final_answer"),
+            threshold=rules.threshold_of(chosen.tiers[position] or "final_answer"),
             decision=verdict.decision if position in verdict.held else "pass",
         )
         for position, call in enumerate(calls)
     ]
 
 
-def _p_success(core: GuardCore, taken: list[Record], chosen: Draw) -> float | None:
+def _p_success(rules: Rules, taken: list[Record], chosen: Draw) -> float | None:
     """The probability that the run succeeds, going by its scores so far, if the rules hold a map for it."""
-    calibration = core.rules.calibration
+    calibration = rules.calibration
     if calibration is None or calibration.success is None or chosen.score is None:
         return None
     scores = [record["score"] for record in taken if record["score"] is not None]
@@ -110,7 +110,7 @@ def _retract(hand: Hand, kept: int | None) -> None:
 
 
 def _tell(core: GuardCore, hand: Hand, record: Record, span: StepSpan, error: Exception | None) -> None:
-    rules = core.rules
+    rules = hand.rules
     for position, (draw, started) in enumerate(zip(hand.draws, hand.started_ns, strict=True)):
         threshold = rules.threshold_of(draw.kind)
         judged = "" if threshold is None else "pass" if passes(draw, rules) else "fail"

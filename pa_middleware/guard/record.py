@@ -28,8 +28,10 @@ Record = dict[str, Any]
 `step`; `id` of the accepted message; `step` index from 0; `decision`, `reason`, `mode`, `kind`; `score` (float or
 None), `threshold` (float or None); `p_success` (float or None); `selected` index into `candidates`; `digest` of the
 accepted message; `calls` of it, each `{id, name, digest, score, tier, threshold, decision}`, by a human also `{human}`;
-`candidates`, each `{id, score, policy_log_prob, reference_log_prob, tokens, decision, tools, error}`; `error` (the
-scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a trace).
+`candidates`, each `{id, score, policy_log_prob, reference_log_prob, tokens, decision, tools, error, same_as,
+output_tokens}`: `tokens` were scored, unless an equal draw before, whose place is `same_as`, was; `output_tokens` were
+generated, if the model said so; `error` (the scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a
+trace).
 """
 
 
@@ -50,8 +52,16 @@ def action_digest(action: AIMessage) -> str:
     return _digest([action.content, [[call["id"], call["name"], call["args"]] for call in action.tool_calls]])
 
 
-def candidate_entry(action: AIMessage, score: CandidateScore | None, decision: str, error: Exception | None) -> Record:
+def candidate_entry(
+    action: AIMessage,
+    score: CandidateScore | None,
+    decision: str,
+    error: Exception | None,
+    *,
+    same_as: int | None = None,
+) -> Record:
     """The record's entry for one candidate."""
+    usage = action.usage_metadata
     return {
         "id": action.id,
         "score": None if score is None else score.score,
@@ -61,6 +71,8 @@ def candidate_entry(action: AIMessage, score: CandidateScore | None, decision: s
         "decision": decision,
         "tools": [call["name"] for call in action.tool_calls],
         "error": None if error is None else describe(error),
+        "same_as": same_as,
+        "output_tokens": None if usage is None else usage["output_tokens"],
     }
 
 

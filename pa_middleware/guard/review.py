@@ -20,11 +20,11 @@ from pa_middleware.guard.answers import answer_to
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.decision import HumanDecision
 from pa_middleware.guard.edits import objection_to_edit, score_edited
-from pa_middleware.guard.hand import AskScorer
 from pa_middleware.guard.judge import kind_of_action
 from pa_middleware.guard.record import Record, action_digest, call_entry, describe
 from pa_middleware.guard.tiers import Kind
 from pa_middleware.guard.turn import Shown
+from pa_middleware.guard.way import AskScorer
 from pa_middleware.scoring.scorer import CandidateScore
 
 ALLOWED: tuple[HumanDecision, ...] = get_args(HumanDecision)

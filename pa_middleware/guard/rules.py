@@ -21,6 +21,7 @@ Select = Literal["first_pass", "best"]
 OnLow = Literal["abstain", "flag", "block", "escalate"]
 OnScorerError = Literal["abstain", "flag", "escalate"]
 Mode = Literal["enforce", "shadow"]
+DrawnBy = Literal["policy", "reference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,13 @@ class Rules:
     select: Select = "first_pass"
     """`first_pass` stops at the first draw that passes, `best` makes all draws and takes the best. Ties go to the
     action the policy finds likelier, then to the earlier draw."""
+    stop_at: float | None = None
+    """With `best`: make no more draws for a step once the chance that those left hold a better action is at most this,
+    between 0 and 1; the bound on that chance is in `guard.enough`. Long actions, of which the models know countless
+    variants, keep the chance high, and all draws are made. None: always all."""
+    drawn_by: DrawnBy | None = None
+    """Whose samples the draws are, for `stop_at`: the agent is the `policy` or the `reference` of the scorer, at
+    temperature 1. An agent that is neither has no bound."""
     on_low: OnLow = "abstain"
     """When no draw passes: `abstain` ends the run with a safe message, `flag` runs the best draw and marks it, `block`
     answers the calls of the best draw that are low themselves with an error message and runs the others, `escalate`
@@ -92,6 +100,16 @@ class Rules:
         )
         if limit is not None:
             object.__setattr__(self, "scoring_timeout", float(limit))
+        stop_at = self.stop_at
+        _require(
+            stop_at is None or (_is_number(stop_at) and 0 < stop_at < 1),
+            "stop_at",
+            stop_at,
+            "a chance, more than 0 and less than 1, or None to make all draws",
+        )
+        if stop_at is not None:
+            object.__setattr__(self, "stop_at", float(stop_at))
+            _require(self.drawn_by is not None, "drawn_by", None, "with stop_at, 'policy' or 'reference'")
         _require(type(self.trust_human_edits) is bool, "trust_human_edits", self.trust_human_edits, "True or False")
         text = self.abstain_message
         _require(isinstance(text, str) and bool(text.strip()), "abstain_message", self.abstain_message, "some text")
@@ -107,6 +125,10 @@ class Rules:
         if self.draws == 1:
             _refuse(self.select == "best", "select='best'", "draws is 1", "set draws to 2 or more")
             _refuse(self.draws_per_run is not None, "draws_per_run", "draws is 1", "set draws to 2 or more")
+        if self.select != "best":
+            _refuse(self.stop_at is not None, f"stop_at={self.stop_at!r}", "select is not 'best'", "set select='best'")
+        if self.stop_at is None:
+            _refuse(self.drawn_by is not None, f"drawn_by={self.drawn_by!r}", "stop_at is not set", "set stop_at")
         if not self.judges:
             none = "no threshold is set"
             _refuse(self.on_low != "abstain", f"on_low={self.on_low!r}", none, "set threshold")
@@ -192,6 +214,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "on_low": get_args(OnLow),
     "on_scorer_error": get_args(OnScorerError),
     "mode": (*get_args(Mode), None),
+    "drawn_by": (*get_args(DrawnBy), None),
 }
 _OWN = tuple(kind for kind in KINDS if kind != "default")
 

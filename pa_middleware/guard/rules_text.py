@@ -45,6 +45,11 @@ def _lines(rules: Rules) -> Iterator[str]:
     limit = "" if rules.draws_per_run is None else f", {rules.draws_per_run} in a run"
     best = "; the best of them is taken" if rules.select == "best" else ""
     yield f"  A step has {draws}{limit}{best}."
+    if rules.stop_at is not None:
+        yield (
+            f"  It has fewer once the chance that those left hold a better one is at most {rules.stop_at:g}, the draws "
+            f"being the {rules.drawn_by}'s."
+        )
     if rules.judges:
         yield f"  When none passes, {_LOW[rules.on_low]}."
     late = "" if rules.scoring_timeout is None else f" or takes more than {rules.scoring_timeout:g} s"

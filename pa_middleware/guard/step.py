@@ -1,6 +1,6 @@
 """One step of a guarded agent: draw, score, judge, record, tell. Written once, for sync and async alike.
 
-The step is a coroutine over two operations it is handed: the turn's `draw`, and `ask`, which asks the scorer. An async
+The step is a coroutine over operations it is handed: the turn's `draw`, and its way, which asks the scorer. An async
 node awaits it. A sync node's operations never suspend, so `run_immediately` drives the same coroutine to its end
 without an event loop.
 """
@@ -8,41 +8,32 @@ without an event loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
-from pa_middleware.guard.hand import AskScorer, Hand
-from pa_middleware.guard.judge import judge, passes
+from pa_middleware.guard.enough import chance_of_better
+from pa_middleware.guard.hand import Hand
+from pa_middleware.guard.judge import Verdict, judge, passes
 from pa_middleware.guard.outcome import settle
 from pa_middleware.guard.record import Record, steps_of
+from pa_middleware.guard.rules import Rules
+from pa_middleware.guard.search import Taking, choices, search
 from pa_middleware.guard.turn import LetBe, Turn
+from pa_middleware.guard.way import Way
 
 logger = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 
-
-def run_immediately(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """The result of a coroutine that never suspends."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        result: Result = done.value
-        return result
-    coroutine.close()
-    raise RuntimeError("a synchronous step was suspended")
-
-
-async def take_step(core: GuardCore, turn: Turn, ask: AskScorer) -> Any:
+async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
     """The framework's answer for one step: the accepted draw with its record, or a safe message with its record.
 
     Raises:
         GuardError: a draw holds no single action, or the graph cannot keep what the rules promise.
         Exception: whatever drawing itself raises, interrupts of the graph included.
     """
-    rules = core.rules
+    asked = search()
     config = place.current_config()
     core.check(config)
     taken = steps_of(turn.records)
@@ -50,30 +41,51 @@ async def take_step(core: GuardCore, turn: Turn, ask: AskScorer) -> Any:
     with core.telemetry.step(
         index=len(taken), attempt=place.attempt(config), anchor=anchor, attributes=place.origin(config)
     ) as span:
-        wanted, allowed = _budget(core, taken)
-        hand = Hand(core, turn, ask)
-        hand.read_ahead()
-        if rules.select == "best" and rules.effective_mode == "enforce":
-            for _ in range(allowed):
-                await hand.draw()
-            await hand.score_all()
+        if isinstance(asked, Taking):
+            hand, verdict = asked.choices.hand.again(turn), asked.verdict(core)
         else:
-            for _ in range(allowed):
-                try:
-                    await hand.draw()
-                except LetBe as unjudged:
-                    logger.warning("a step was not judged: %s", unjudged.__cause__)
-                    return unjudged.answer
-                await hand.score_last()
-                if hand.draws[-1].failed or passes(hand.draws[-1], rules):
-                    break
-        verdict = judge(hand.draws, rules, out_of_budget=allowed < wanted)
-        return settle(core, turn, hand, verdict, span)
+            hand = Hand(core, asked.rules(core.rules) if asked is not None else core.rules, turn, way)
+            try:
+                verdict = await _decide(hand, taken)
+            except LetBe as unjudged:
+                if asked is not None:
+                    raise unjudged.__cause__ or unjudged from None
+                logger.warning("a step was not judged: %s", unjudged.__cause__)
+                return unjudged.answer
+        answer, record = settle(core, turn, hand, verdict, span)
+        if isinstance(asked, Taking):
+            asked.taken = True
+        elif asked is not None:
+            asked.found = choices(core, hand, verdict, record)
+        return answer
 
 
-def _budget(core: GuardCore, taken: Sequence[Record]) -> tuple[int, int]:
+async def _decide(hand: Hand, taken: Sequence[Record]) -> Verdict:
+    """Draw and score as many as it takes, and judge them."""
+    rules = hand.rules
+    wanted, allowed = _budget(rules, taken)
+    best = rules.select == "best" and rules.effective_mode == "enforce"
+    hand.read_ahead()
+    if best and rules.stop_at is None:
+        await hand.draw_all(allowed)
+        await hand.score_all()
+    else:
+        for left in reversed(range(allowed)):
+            await hand.draw()
+            await hand.score_last()
+            if hand.draws[-1].failed or (_enough(hand, left) if best else passes(hand.draws[-1], rules)):
+                break
+    return judge(hand.draws, rules, out_of_budget=allowed < wanted)
+
+
+def _enough(hand: Hand, left: int) -> bool:
+    """Whether more draws are pointless."""
+    stop_at = hand.rules.stop_at
+    return stop_at is not None and chance_of_better(hand.draws, left, hand.rules, beta=hand.beta) <= stop_at
+
+
+def _budget(rules: Rules, taken: Sequence[Record]) -> tuple[int, int]:
     """Draws the rules want for this step, and draws the run still allows: at least one."""
-    rules = core.rules
     if rules.effective_mode == "shadow":
         return 1, 1
     if rules.draws_per_run is None:

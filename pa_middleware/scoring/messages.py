@@ -11,6 +11,7 @@ Knows no tokenizer. Rules for the awkward cases:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,6 +75,19 @@ def template_action(action: AIMessage) -> TemplateMessage:
     if len(set(ids)) < len(ids):
         raise UnscorableActionError(f"two tool calls of one action share an id: {sorted(ids)}")
     return message
+
+
+def action_key(action: AIMessage) -> str | None:
+    """What tells an action from others: all that a template shows of it, but for the ids of its calls.
+
+    None for one that cannot be scored.
+    """
+    try:
+        message = template_action(action)
+    except UnscorableActionError:
+        return None
+    calls = [call["function"] for call in message.pop("tool_calls", ())]
+    return json.dumps([message, calls], default=repr)
 
 
 def template_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:

@@ -78,7 +78,8 @@ def test_a_record_has_the_documented_keys() -> None:
     ] * 2
     assert [call["score"] for call in record["calls"]] == [1.0, 2.0]
     assert set(record["candidates"][0]) == {
-        "id", "score", "policy_log_prob", "reference_log_prob", "tokens", "decision", "tools", "error",
+        "id", "score", "policy_log_prob", "reference_log_prob", "tokens", "decision", "tools", "error", "same_as",
+            "output_tokens",
     }  # fmt: skip
 
 

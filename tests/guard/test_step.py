@@ -58,7 +58,7 @@ def test_a_node_that_changes_its_state_does_not_change_what_is_scored() -> None:
     def agent(state: GuardState) -> Any:
         state["messages"].insert(0, SystemMessage("junk"))
         state["pa"].append({"junk": True})
-        return {"messages": [say(-1)]}
+        return {"messages": [say(-1 - len(scorer.steps))]}
 
     scorer = ByArgument()
     final = run(build(Guard(scorer, enforced(threshold=0.0, draws=3)), agent, World()).compile())

@@ -22,8 +22,8 @@ from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt
 
 from pa_middleware import Step, StepScore
-from pa_middleware.guard.step import run_immediately
 from pa_middleware.guard.timed import WORKERS, ScorerCalls
+from pa_middleware.guard.way import run_immediately
 from pa_middleware.scoring.errors import ScoringError, ScoringTimeoutError
 
 PATIENCE = 60.0
@@ -440,7 +440,7 @@ def test_threads_and_event_loops_side_by_side_each_get_their_own_answers(held: H
 
 STUCK = """
     import asyncio, threading
-    from pa_middleware.guard.step import run_immediately
+    from pa_middleware.guard.way import run_immediately
     from pa_middleware.guard.timed import ScorerCalls
     from pa_middleware.scoring.errors import ScoringTimeoutError
 

@@ -1,0 +1,48 @@
+"""When more draws are pointless: a bound on the chance that those left hold anything better.
+
+Draws are samples of the model that makes them, and the log-prob of every action drawn is known under both models. So is
+the probability mass of all actions not drawn yet, u(pi) = 1 - sum of pi(a) over the distinct actions a drawn, and only
+they can change the choice. One more draw is better with probability at most
+
+    u(policy)                                           if the policy draws,
+    min(u(reference), exp(-b / beta) * u(policy))       if the reference draws and b is the best score that passes,
+
+the latter since an action with a score above b has reference(a) < policy(a) * exp(-b / beta). A step that stops at a
+chance of `stop_at` that the draws left hold a better one takes, with at least probability 1 - stop_at, what it would
+have taken after all of them.
+
+It holds for samples at temperature 1. Cutting off the tail (top-k, top-p) makes the chance smaller yet; another
+temperature voids it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pa_middleware.guard.judge import Draw, passes
+from pa_middleware.guard.rules import Rules
+
+
+def chance_of_better(draws: Sequence[Draw], left: int, rules: Rules, *, beta: float = 1.0) -> float:
+    """An upper bound on the probability that any of the draws left would be taken instead of those made; 0 to 1.
+
+    Args:
+        draws: those made, scored as far as they can be.
+        left: how many more there would be.
+        rules: which draws pass, and who makes them (`drawn_by`).
+        beta: of the scores, which are log-ratios of the two models times beta, summed over the whole action.
+
+    Naive equivalent, for `policy`: `1 - (1 - (1 - sum(exp(policy_log_prob) of the distinct draws))) ** left`.
+    """
+    seen = [(draw.score, draw.least_margin) for draw in draws if draw.same_as is None and draw.score is not None]
+    unseen = 1 - sum(math.exp(score.policy_log_prob - margin) for score, margin in seen)
+    if rules.drawn_by == "reference":
+        of_reference = 1 - sum(math.exp(score.reference_log_prob - margin) for score, margin in seen)
+        good = [draw.score.score - draw.least_margin for draw in draws if draw.score and passes(draw, rules)]
+        unseen = min(of_reference, unseen * _exp(-max(good) / beta)) if good else of_reference
+    return 1 - (1 - min(1.0, max(0.0, unseen))) ** left
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 700.0))  # beyond it a float ends; a bound that large says nothing anyway

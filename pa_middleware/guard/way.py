@@ -1,0 +1,85 @@
+"""The two ways a step can run: in a thread that waits, or in an event loop that goes on meanwhile.
+
+A step is written once, as a coroutine over these operations; in the first way none of them ever suspends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from langchain_core.runnables.config import ContextThreadPoolExecutor
+
+from pa_middleware.scoring.scorer import Step, StepScore
+
+Result = TypeVar("Result")
+Making = Callable[[], Coroutine[Any, Any, Result]]
+"""Begins to make something."""
+
+AskScorer = Callable[[Sequence[Step]], Awaitable[list[StepScore]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a step asks its scorer, and makes several draws at once."""
+
+    ask: AskScorer
+    at_once: int | None
+    """Most draws made at the same time; None: all there are to make."""
+    several: Callable[[Sequence[Making[Any]], int], Awaitable[list[Any]]]
+    """Makes all of them, so many at the same time, and answers in their order."""
+
+
+def run_immediately(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of a coroutine that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a synchronous step was suspended")
+
+
+def _make(begin: Making[Result]) -> Result:
+    return run_immediately(begin())
+
+
+async def in_threads(making: Sequence[Making[Result]], at_once: int) -> list[Result]:
+    """All of them, each in a thread with a copy of the caller's context; the calling thread waits.
+
+    Raises:
+        Exception: what the first of them that failed raised, in their order; those not begun by then never are.
+    """
+    with ContextThreadPoolExecutor(max_workers=at_once) as pool:
+        futures = [pool.submit(_make, begin) for begin in making]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+
+async def in_tasks(making: Sequence[Making[Result]], at_once: int) -> list[Result]:
+    """All of them, each in a task with a copy of the caller's context.
+
+    Raises:
+        Exception: what the first of them that failed raised; the others are cancelled.
+    """
+    free = asyncio.Semaphore(at_once)
+
+    async def make(begin: Making[Result]) -> Result:
+        async with free:
+            return await begin()
+
+    tasks = [asyncio.ensure_future(make(begin)) for begin in making]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
