@@ -1,0 +1,276 @@
+"""Beam search over the states of a graph: several runs at once, of which the best go on.
+
+Every branch is a LangGraph thread of its own. At each level a branch draws some candidates for its next action, without
+running any; of all branches' candidates the best survive, by the score of the whole branch up to them. A branch goes on
+in its own thread with its best candidate, and another thread is forked from the checkpoint before the action for each
+further one. Candidates that do not survive reach no state and no stream; tools run on survivors only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import ToolMessage
+from langchain_core.runnables import RunnableConfig
+
+from pa_middleware.guard.search import Choices, Expanding, Taking, searching
+from pa_middleware.guard.way import run_immediately
+from pa_middleware.scoring.advantage import StepAggregation, run_score
+from pa_middleware.selection.best_of_n import refuse_existing
+from pa_middleware.selection.cost import Cost, count_checkpoints
+from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
+from pa_middleware.selection.errors import SelectionError
+from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.trajectory import Trajectory, trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """What a beam search came to."""
+
+    branches: tuple[Trajectory, ...]
+    """The survivors, the best first."""
+    scores: tuple[float, ...]
+    """Of each."""
+    cost: Cost
+
+    @property
+    def best(self) -> Trajectory:
+        """The branch with the highest score."""
+        return self.branches[0]
+
+
+def beam_search(
+    graph: Graph,
+    input: Any,  # noqa: A002 - as LangGraph's own methods call it
+    *,
+    width: int,
+    expand: int,
+    depth: int,
+    agent: str = "agent",
+    config: RunnableConfig | None = None,
+    fork_environment: ForkEnvironment | None = None,
+    side_effect_free: bool = False,
+    aggregation: StepAggregation = "mean",
+) -> Beam:
+    """Search for the run whose actions score best.
+
+    The thresholds of the guard's rules hold if it enforces them: a candidate below its threshold does not survive, and
+    where none passes the step goes as the rules say. They may not ask a human.
+
+    Args:
+        graph: compiled with a checkpointer, guarded.
+        input: of the run.
+        width: how many branches survive a level.
+        expand: candidates drawn for each branch at each level.
+        depth: most actions of a branch.
+        agent: the node that proposes actions; `model` in an agent of `create_agent`.
+        config: of every branch. They get threads of their own, named after its `thread_id` if it has one.
+        fork_environment: makes a world for each branch; see `Fork`.
+        side_effect_free: say that the tools change nothing, in place of `fork_environment`.
+        aggregation: makes one score of a branch's steps. Branches of a level have the same number of them; one that is
+            over keeps its score, and its place if that is good enough.
+
+    Raises:
+        SelectionError: no world, no checkpointer, no guard, no such node, a thread that exists already, a graph that
+            asks a human, or several agents that act at once.
+    """
+    driver = Driver(graph, fork_environment, waits=True)
+    plan = _Plan(input, width, expand, depth, agent, config, side_effect_free, aggregation)
+    return run_immediately(_search(driver, plan))
+
+
+async def abeam_search(
+    graph: Graph,
+    input: Any,  # noqa: A002
+    *,
+    width: int,
+    expand: int,
+    depth: int,
+    agent: str = "agent",
+    config: RunnableConfig | None = None,
+    fork_environment: ForkEnvironment | None = None,
+    side_effect_free: bool = False,
+    aggregation: StepAggregation = "mean",
+) -> Beam:
+    """As `beam_search`, in an event loop; the branches of a level draw and run side by side."""
+    driver = Driver(graph, fork_environment, waits=False)
+    plan = _Plan(input, width, expand, depth, agent, config, side_effect_free, aggregation)
+    return await _search(driver, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    input: Any
+    width: int
+    expand: int
+    depth: int
+    agent: str
+    config: RunnableConfig | None
+    side_effect_free: bool
+    aggregation: StepAggregation
+
+
+@dataclass(slots=True)
+class _Branch:
+    """A run that may go on."""
+
+    thread: str
+    scores: list[float] = field(default_factory=list)
+    actions: int = 0
+    over: bool = False
+    found: Choices | None = None
+    """The candidates of its next action."""
+    before: RunnableConfig | None = None
+    """The checkpoint before that action."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A branch as it would be with one of its candidates; None: as it is, since it is over."""
+
+    branch: _Branch
+    number: int | None
+    scores: list[float]
+
+
+async def _search(driver: Driver, plan: _Plan) -> Beam:
+    _check(driver, plan)
+    base = (plan.config or {}).get("configurable", {}).get("thread_id") or f"beam-{uuid4()}"
+    search = _Search(driver, plan, base)
+    await search.begin()
+    for _ in range(plan.depth):
+        if all(branch.over for branch in search.branches):
+            break
+        await search.level()
+    return await search.result()
+
+
+def _check(driver: Driver, plan: _Plan) -> None:
+    check_graph(driver.graph, forks=True)
+    check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
+    run_score([0.0], plan.aggregation)  # refuses an unknown name before anything runs
+    for name in ("width", "expand", "depth"):
+        value = getattr(plan, name)
+        if type(value) is not int or value < 1:
+            raise SelectionError(f"{name} is {value!r}; allowed: a whole number from 1 on")
+    nodes = sorted(name for name in driver.graph.nodes if not name.startswith("__"))
+    if plan.agent not in nodes:
+        raise SelectionError(f"agent={plan.agent!r} is no node of this graph; its nodes: {nodes}")
+
+
+class _Search:
+    """A beam search under way."""
+
+    def __init__(self, driver: Driver, plan: _Plan, base: str) -> None:
+        self._driver = driver
+        self._plan = plan
+        self._base = base
+        self._threads: list[str] = []
+        self._cost = Cost()
+        self.branches: list[_Branch] = []
+
+    async def begin(self) -> None:
+        """Run the graph up to its first action."""
+        root = _Branch(await self._new_thread())
+        await self._driver.fork(Fork(root.thread, None, 0))
+        self.branches = [root]
+        await self._advance(root, self._plan.input)
+
+    async def level(self) -> None:
+        """Draw, choose, fork, run."""
+        going = [branch for branch in self.branches if not branch.over]
+        await self._driver.several([partial(self._draw, branch) for branch in going])
+        children = [child for branch in self.branches for child in self._children(branch)]
+        children.sort(key=lambda child: -run_score(child.scores, self._plan.aggregation))  # stable: the earlier first
+        survivors = children[: self._plan.width]
+        self.branches = [await self._go_on(child) for child in survivors]
+        going = [branch for branch in self.branches if not branch.over]
+        await self._driver.several([partial(self._advance, branch, None) for branch in going])
+
+    async def result(self) -> Beam:
+        """The survivors, and what it took."""
+        await count_checkpoints(self._driver, self._threads, self._cost)
+        scores = [run_score(branch.scores, self._plan.aggregation) for branch in self.branches]
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        ended = [
+            trajectory(await self._driver.state(in_thread(self.branches[place].thread)), self.branches[place].thread)
+            for place in order
+        ]
+        return Beam(tuple(ended), tuple(scores[place] for place in order), self._cost)
+
+    async def _draw(self, branch: _Branch) -> None:
+        """Draw the candidates of a branch's next action; the best of them stands in its thread afterwards."""
+        expanding = Expanding(self._plan.expand)
+        with searching(expanding):
+            await self._run(None, branch.thread, interrupt_after=[self._plan.agent])
+        if expanding.found is None:
+            raise SelectionError(f"no guard stands around {self._plan.agent!r}: its actions have no scores to go by")
+        branch.found = expanding.found
+        self._cost.model_calls += len(branch.found.record["candidates"])
+        if branch.found.verdict.decision == "escalate":
+            raise SelectionError(
+                "the guard's rules ask a human about this step, and a search cannot wait for one; use rules with "
+                "another on_low and on_scorer_error"
+            )
+
+    def _children(self, branch: _Branch) -> list[_Child]:
+        if branch.over or branch.found is None:
+            return [_Child(branch, None, branch.scores)]
+        if branch.found.open:
+            return [
+                _Child(branch, number, [*branch.scores, branch.found.score(number)]) for number in branch.found.open
+            ]
+        score = branch.found.record["score"]  # no candidate is good enough: the branch goes as its rules say
+        lowest = min(branch.scores, default=0.0)
+        return [_Child(branch, branch.found.verdict.selected, [*branch.scores, lowest if score is None else score])]
+
+    async def _go_on(self, child: _Child) -> _Branch:
+        """The branch that a surviving candidate makes: the same thread, or one forked before the action."""
+        branch, found = child.branch, child.branch.found
+        if child.number is None or found is None or branch.before is None:
+            return branch
+        if child.number == found.verdict.selected:
+            return _Branch(branch.thread, child.scores, branch.actions + 1)
+        thread = await self._new_thread()
+        await self._driver.copy(branch.before, thread)
+        state = await self._driver.state(branch.before)
+        await self._driver.fork(Fork(thread, branch.thread, branch.actions, state.values.get("messages", ())))
+        self._cost.forks += 1
+        with searching(Taking(found, child.number)):
+            await self._run(None, thread, interrupt_after=[self._plan.agent])
+        return _Branch(thread, child.scores, branch.actions + 1)
+
+    async def _advance(self, branch: _Branch, value: Any) -> None:
+        """Run a branch up to its next action, or to its end."""
+        before = await self._driver.state(in_thread(branch.thread))
+        await self._run(value, branch.thread, interrupt_before=[self._plan.agent])
+        after = await self._driver.state(in_thread(branch.thread))
+        self._cost.tool_executions += _tool_results(after.values) - _tool_results(before.values)
+        if after.interrupts:
+            raise SelectionError(
+                f"the graph asks a human in thread {branch.thread!r}, and a search cannot wait for one: "
+                f"{after.interrupts!r:.200}"
+            )
+        if len(after.next) > 1 or any(name != self._plan.agent for name in after.next):
+            raise SelectionError(
+                f"the graph goes on with {after.next}, where one {self._plan.agent!r} was expected; beam search follows "
+                "one agent that acts by itself"
+            )
+        branch.over, branch.before = not after.next, after.config
+
+    async def _run(self, value: Any, thread: str, **settings: Any) -> None:
+        await self._driver.run(value, in_thread(thread, self._plan.config), **settings)
+
+    async def _new_thread(self) -> str:
+        thread = f"{self._base}/{len(self._threads)}"
+        await refuse_existing(self._driver, thread)
+        self._threads.append(thread)
+        return thread
+
+
+def _tool_results(values: Any) -> int:
+    return sum(isinstance(message, ToolMessage) for message in values.get("messages", ()))

@@ -1,0 +1,168 @@
+"""Best of N whole runs: the same input N times, each in a world of its own, and the run with the best score.
+
+A sum over steps grows with their number, and so does the bias of a minimum; in many tasks the length of a run alone
+tells whether it failed. So runs are compared over an equal number of first steps, and their lengths stand beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphBubbleUp
+
+from pa_middleware.guard.way import run_immediately
+from pa_middleware.scoring.advantage import StepAggregation, run_score
+from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
+from pa_middleware.selection.errors import SelectionError
+from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.trajectory import Trajectory, from_values, trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfN:
+    """N runs of one task, and which of them scored best."""
+
+    runs: tuple[Trajectory, ...]
+    """Those that came to an end, in the order they were begun."""
+    scores: tuple[float | None, ...]
+    """Of each, over the first `prefix` steps; None if one of these has no score."""
+    prefix: int
+    """How many first steps were compared."""
+    aggregation: StepAggregation
+    failed: tuple[tuple[str, Exception], ...] = ()
+    """Thread and error of runs that raised."""
+
+    @property
+    def best(self) -> Trajectory:
+        """The run with the highest score, the earlier of two."""
+        scored = [place for place, score in enumerate(self.scores) if score is not None]
+        return self.runs[max(scored, key=lambda place: (self.scores[place], -place))]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Actions of each run. Look at them: where failing takes long, the shortest run is as good a choice."""
+        return tuple(run.length for run in self.runs)
+
+    @property
+    def draws(self) -> int:
+        """Actions drawn in all runs."""
+        return sum(run.draws for run in self.runs)
+
+
+def best_of_n(
+    graph: Graph,
+    input: Any,  # noqa: A002 - as LangGraph's own methods call it
+    n: int,
+    *,
+    config: RunnableConfig | None = None,
+    fork_environment: ForkEnvironment | None = None,
+    side_effect_free: bool = False,
+    aggregation: StepAggregation = "mean",
+    prefix: int | None = None,
+    at_once: int | None = None,
+) -> BestOfN:
+    """Run a guarded graph N times and take the run with the best score.
+
+    Args:
+        graph: compiled, with a guard in it; mode `shadow` is enough.
+        input: of every run.
+        n: how many runs, from 2 on.
+        config: of every run. They get threads of their own, named after its `thread_id` if it has one.
+        fork_environment: makes a fresh world for each run; see `Fork`.
+        side_effect_free: say that the tools change nothing, in place of `fork_environment`.
+        aggregation: makes one score of a run's steps. None is best everywhere: choose on data of your own.
+        prefix: how many first steps to compare; None: as many as the shortest run has.
+        at_once: most runs at the same time: by default one, and in `abest_of_n` all.
+
+    Raises:
+        SelectionError: no world, no guard, a thread that exists already, or no run that has a score.
+        Exception: what the runs raised, if all did.
+    """
+    driver = Driver(graph, fork_environment, waits=True)
+    plan = _Plan(input, n, config, aggregation, prefix, at_once, side_effect_free)
+    return run_immediately(_best_of_n(driver, plan))
+
+
+async def abest_of_n(
+    graph: Graph,
+    input: Any,  # noqa: A002
+    n: int,
+    *,
+    config: RunnableConfig | None = None,
+    fork_environment: ForkEnvironment | None = None,
+    side_effect_free: bool = False,
+    aggregation: StepAggregation = "mean",
+    prefix: int | None = None,
+    at_once: int | None = None,
+) -> BestOfN:
+    """As `best_of_n`, in an event loop."""
+    driver = Driver(graph, fork_environment, waits=False)
+    return await _best_of_n(driver, _Plan(input, n, config, aggregation, prefix, at_once, side_effect_free))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    input: Any
+    n: int
+    config: RunnableConfig | None
+    aggregation: StepAggregation
+    prefix: int | None
+    at_once: int | None
+    side_effect_free: bool
+
+
+async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
+    check_graph(driver.graph, forks=False)
+    check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
+    run_score([0.0], plan.aggregation)  # refuses an unknown name before anything runs
+    for name, value, least in (("n", plan.n, 2), ("prefix", plan.prefix, 1), ("at_once", plan.at_once, 1)):
+        if (value is not None or name == "n") and (type(value) is not int or value < least):
+            raise SelectionError(f"{name} is {value!r}; allowed: a whole number from {least} on")
+    base = (plan.config or {}).get("configurable", {}).get("thread_id") or f"best-of-{uuid4()}"
+    threads = [f"{base}/{number}" for number in range(plan.n)]
+    ended = await driver.several([partial(_run, driver, plan, name) for name in threads], plan.at_once)
+    failed = [(name, end) for name, end in zip(threads, ended, strict=True) if isinstance(end, Exception)]
+    runs = [end for end in ended if isinstance(end, Trajectory) and end.finished]
+    if len(failed) == plan.n:
+        raise failed[0][1]
+    if not runs:
+        raise SelectionError("no run came to an end: they wait for a human, and nobody answers in a search")
+    prefix = plan.prefix or min(run.length for run in runs)
+    scores = tuple(run.score(plan.aggregation, prefix) for run in runs)
+    if all(score is None for score in scores):
+        raise SelectionError(f"no run has a score for each of its first {prefix} steps; the records say what failed")
+    return BestOfN(tuple(runs), scores, prefix, plan.aggregation, tuple(failed))
+
+
+async def _run(driver: Driver, plan: _Plan, thread: str) -> Trajectory | Exception:
+    config = in_thread(thread, plan.config)
+    kept = isinstance(driver.graph.checkpointer, BaseCheckpointSaver)
+    if kept:
+        await refuse_existing(driver, thread)
+    try:
+        await driver.fork(Fork(thread, None, 0))
+        values = await driver.run(plan.input, config)
+    except (GraphBubbleUp, SelectionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the other runs are worth no less for it
+        return error
+    if kept:
+        return trajectory(await driver.state(config), thread)
+    return from_values(values, thread, finished="__interrupt__" not in values)
+
+
+async def refuse_existing(driver: Driver, thread: str) -> None:
+    """See to it that a thread is new.
+
+    Raises:
+        SelectionError: it has checkpoints.
+    """
+    if (await driver.state(in_thread(thread))).values:
+        raise SelectionError(
+            f"the thread {thread!r} exists already, and a run that begins would go on from it; give another thread_id"
+        )

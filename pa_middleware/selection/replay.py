@@ -1,0 +1,223 @@
+"""A finished run again from the step that went wrong: was it that step?
+
+Attribution says which step of a failed run was decisive; that is a correlation. Replay intervenes: it forks the run
+before that step, draws the action again as the best of several, leaves all else as it was, and runs on. If the outcome
+changes, the step mattered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
+
+from pa_middleware.debugging.attribution import AttributionError, Rule, Suspect, attribute
+from pa_middleware.guard.record import RECORDS, Record, steps_of
+from pa_middleware.guard.search import Expanding, searching
+from pa_middleware.guard.way import run_immediately
+from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
+from pa_middleware.selection.errors import SelectionError
+from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.trajectory import Trajectory, trajectory
+
+Succeeded = Callable[[Trajectory], bool | None]
+"""Whether a run did what it was to do; None if that cannot be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The run again, with one step taken otherwise."""
+
+    step: int
+    """The step that was drawn again, from 0."""
+    choice: Record
+    """Its record: the candidates, their scores, and which was taken."""
+    run: Trajectory
+    succeeded: bool | None
+    """None where nobody can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A run, and what became of it with one step taken otherwise."""
+
+    original: Trajectory
+    succeeded: bool | None
+    """Whether the original did; None where nobody can say."""
+    suspects: tuple[Suspect, ...]
+    """Steps of the original, most suspect first; empty if the step was given."""
+    attempts: tuple[Attempt, ...]
+    """In the order they were made; each changes one step of the original."""
+
+    @property
+    def flipped(self) -> bool | None:
+        """Whether the run failed, and one of the attempts succeeded; None where nobody can say."""
+        outcomes = [attempt.succeeded for attempt in self.attempts]
+        if self.succeeded is None or None in outcomes:
+            return None
+        return not self.succeeded and any(outcomes)
+
+    @property
+    def decisive(self) -> int | None:
+        """The step whose change made the run succeed; None if none did."""
+        return next((attempt.step for attempt in self.attempts if attempt.succeeded), None) if self.flipped else None
+
+
+def replay(
+    graph: Graph,
+    thread_id: str,
+    *,
+    step: int | Literal["decisive"] = "decisive",
+    rule: Rule = "lowest",
+    threshold: float | None = None,
+    tries: int = 1,
+    draws: int = 8,
+    config: RunnableConfig | None = None,
+    fork_environment: ForkEnvironment | None = None,
+    side_effect_free: bool = False,
+    succeeded: Succeeded | None = None,
+) -> Replay:
+    """Run a finished run again from one of its steps, in a thread of its own.
+
+    Args:
+        graph: that made the run, compiled with the same checkpointer and guarded; mode `shadow` is enough.
+        thread_id: of the run. Its own thread is left as it is.
+        step: which step to draw again, from 0; `decisive` is the one that `rule` suspects most.
+        rule: of attribution; see `debugging.attribution`.
+        threshold: for the rule `first_below`.
+        tries: most suspects to replay, one run each, the most suspect first, until one succeeds.
+        draws: candidates for that step, of which the best is taken. All later steps go by the guard's rules, as they
+            did.
+        config: of the replayed run, in all but its thread.
+        fork_environment: makes a world as it was before the step; see `Fork`.
+        side_effect_free: say that the tools change nothing, in place of `fork_environment`.
+        succeeded: tells whether a run did what it was to do; called for both.
+
+    Raises:
+        SelectionError: no world, no checkpointer, no such run or step, a run that is not finished or holds no scores.
+    """
+    driver = Driver(graph, fork_environment, waits=True)
+    plan = _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
+    return run_immediately(_replay(driver, plan))
+
+
+async def areplay(
+    graph: Graph,
+    thread_id: str,
+    *,
+    step: int | Literal["decisive"] = "decisive",
+    rule: Rule = "lowest",
+    threshold: float | None = None,
+    tries: int = 1,
+    draws: int = 8,
+    config: RunnableConfig | None = None,
+    fork_environment: ForkEnvironment | None = None,
+    side_effect_free: bool = False,
+    succeeded: Succeeded | None = None,
+) -> Replay:
+    """As `replay`, in an event loop."""
+    driver = Driver(graph, fork_environment, waits=False)
+    return await _replay(
+        driver, _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    thread: str
+    step: int | Literal["decisive"]
+    rule: Rule
+    threshold: float | None
+    tries: int
+    draws: int
+    config: RunnableConfig | None
+    side_effect_free: bool
+    succeeded: Succeeded | None
+
+
+async def _replay(driver: Driver, plan: _Plan) -> Replay:
+    check_graph(driver.graph, forks=True)
+    check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
+    for name in ("draws", "tries"):
+        value = getattr(plan, name)
+        if type(value) is not int or value < 1:
+            raise SelectionError(f"{name} is {value!r}; allowed: a whole number from 1 on")
+    original = await _finished(driver, plan.thread)
+    judge = plan.succeeded or (lambda _: None)
+    steps, suspects = _which(plan, original)
+    history = await driver.history(plan.thread)
+    attempts: list[Attempt] = []
+    for step in steps[: plan.tries]:
+        choice, run = await _from(driver, plan, _before(history, step), step)
+        attempts.append(Attempt(step, choice, run, judge(run)))
+        if attempts[-1].succeeded:
+            break
+    return Replay(original, judge(original), suspects, tuple(attempts))
+
+
+async def _from(driver: Driver, plan: _Plan, before: StateSnapshot, step: int) -> tuple[Record, Trajectory]:
+    """The run again from a checkpoint, with the best of several draws for its next step."""
+    thread = await _free(driver, f"{plan.thread}/replay-{step}")
+    await driver.copy(before.config, thread)
+    await driver.fork(Fork(thread, plan.thread, step, before.values.get("messages", ())))
+    expanding = Expanding(plan.draws)
+    with searching(expanding):
+        await driver.run(None, in_thread(thread, plan.config))
+    if expanding.found is None:
+        raise SelectionError(f"step {step} was not drawn again: the graph did not come to a guarded agent")
+    return expanding.found.record, trajectory(await driver.state(in_thread(thread)), thread)
+
+
+async def _finished(driver: Driver, thread: str) -> Trajectory:
+    snapshot = await driver.state(in_thread(thread))
+    if not snapshot.values:
+        raise SelectionError(f"the checkpointer holds no run {thread!r}; give the thread_id of a run it holds")
+    run = trajectory(snapshot, thread)
+    if not run.finished:
+        raise SelectionError(
+            f"the run {thread!r} is not finished: it goes on with {snapshot.next}; let it end before it is replayed"
+        )
+    return run
+
+
+def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, ...]]:
+    """The steps to draw again, in turn, and why."""
+    if plan.step == "decisive":
+        try:
+            suspects = attribute(run.scores, plan.rule, threshold=plan.threshold)
+        except AttributionError as error:
+            raise SelectionError(f"the run {plan.thread!r} has no decisive step: {error}") from error
+        if not suspects:
+            raise SelectionError(f"the rule {plan.rule!r} finds no step of {plan.thread!r} suspect; give step=...")
+        return [suspect.step for suspect in suspects], suspects
+    if type(plan.step) is not int or not 0 <= plan.step < run.length:
+        raise SelectionError(f"step is {plan.step!r}; allowed: 'decisive', or 0 to {run.length - 1}")
+    if plan.tries > 1:
+        raise SelectionError(f"tries={plan.tries} has no effect: step is given; leave one of them out")
+    return [plan.step], ()
+
+
+def _before(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:
+    """The last checkpoint before a step, on the way that led to the latest one."""
+    known = {snapshot.config["configurable"]["checkpoint_id"]: snapshot for snapshot in history}
+    at: StateSnapshot | None = history[0]
+    while at is not None and len(steps_of(at.values.get(RECORDS) or ())) > step:
+        parent: Any = at.parent_config
+        at = None if parent is None else known.get(parent["configurable"]["checkpoint_id"])
+    if at is None:
+        raise SelectionError(
+            f"the checkpoint before step {step} is gone; a run can be replayed if the checkpointer keeps all of its "
+            "steps (durability='sync' or 'async', not 'exit')"
+        )
+    return at
+
+
+async def _free(driver: Driver, name: str) -> str:
+    """A thread of this name, with a number behind it if there are some already."""
+    number = 0
+    while (await driver.state(in_thread(thread := name if not number else f"{name}.{number}"))).values:
+        number += 1
+    return thread
