@@ -14,6 +14,21 @@ from threading import Lock
 from typing import Any
 
 
+class Itself:
+    """A thing as part of a key: equal to itself only, and kept while the key is."""
+
+    __slots__ = ("_thing",)
+
+    def __init__(self, thing: object) -> None:
+        self._thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and self._thing is other._thing
+
+    def __hash__(self) -> int:
+        return id(self._thing)
+
+
 class Together:
     """The draws of one step that are sure to be wanted, and what models made for the later of them.
 
@@ -44,8 +59,8 @@ class Together:
 
     @property
     def several(self) -> bool:
-        """Whether the step was sure of more draws than one from the start."""
-        return self._all > 1
+        """Whether draws may share what a model makes: more than one is to come, or something was left for them."""
+        return not self._closed and (self._wanted > 1 or self._batched)
 
     @property
     def batched(self) -> bool:

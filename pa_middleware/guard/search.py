@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.errors import GuardError
@@ -47,6 +47,8 @@ class Expanding:
     """Draw so many candidates in the next guarded step, and take the best."""
 
     draws: int
+    forked: bool = False
+    """The run is a fork whose trace begins here, not where the steps before were traced."""
     found: Choices | None = None
     """None until that step was taken."""
 
@@ -60,8 +62,9 @@ class Expanding:
 
 @dataclass(slots=True)
 class Taking:
-    """Take a candidate that was drawn before."""
+    """Take a candidate that was drawn before, in a run that is a fork of the one it was drawn in."""
 
+    forked: ClassVar = True
     choices: Choices
     number: int
     """One of the open draws."""

@@ -37,7 +37,8 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
     config = place.current_config()
     core.check(config)
     taken = steps_of(turn.records)
-    anchor = next((record["anchor"] for record in reversed(turn.records) if record.get("anchor")), None)
+    anchors = (record["anchor"] for record in reversed(turn.records) if record.get("anchor"))
+    anchor = None if asked is not None and asked.forked else next(anchors, None)
     with core.telemetry.step(
         index=len(taken), attempt=place.attempt(config), anchor=anchor, attributes=place.origin(config)
     ) as span:

@@ -48,11 +48,14 @@ def _make(begin: Making[Result]) -> Result:
 
 
 async def in_threads(making: Sequence[Making[Result]], at_once: int) -> list[Result]:
-    """All of them, each in a thread with a copy of the caller's context; the calling thread waits.
+    """All of them, each in a thread with a copy of the caller's context; the calling thread waits. One at a time, it
+    makes them itself.
 
     Raises:
         Exception: what the first of them that failed raised, in their order; those not begun by then never are.
     """
+    if at_once == 1:
+        return [await begin() for begin in making]
     with ContextThreadPoolExecutor(max_workers=at_once) as pool:
         futures = [pool.submit(_make, begin) for begin in making]
         try:

@@ -3,7 +3,8 @@
 Every branch is a LangGraph thread of its own. At each level a branch draws some candidates for its next action, without
 running any; of all branches' candidates the best survive, by the score of the whole branch up to them. A branch goes on
 in its own thread with its best candidate, and another thread is forked from the checkpoint before the action for each
-further one. Candidates that do not survive reach no state and no stream; tools run on survivors only.
+further one. No other candidate reaches any state, and tools run on survivors only: the thread of a branch that was
+given up ends with its best candidate, unexecuted.
 """
 
 from __future__ import annotations
@@ -257,8 +258,8 @@ class _Search:
             )
         if len(after.next) > 1 or any(name != self._plan.agent for name in after.next):
             raise SelectionError(
-                f"the graph goes on with {after.next}, where one {self._plan.agent!r} was expected; beam search follows "
-                "one agent that acts by itself"
+                f"the graph goes on with {after.next}, where one {self._plan.agent!r} was expected; beam search "
+                "follows one agent that acts by itself"
             )
         branch.over, branch.before = not after.next, after.config
 

@@ -163,7 +163,7 @@ async def _from(driver: Driver, plan: _Plan, before: StateSnapshot, step: int) -
     thread = await _free(driver, f"{plan.thread}/replay-{step}")
     await driver.copy(before.config, thread)
     await driver.fork(Fork(thread, plan.thread, step, before.values.get("messages", ())))
-    expanding = Expanding(plan.draws)
+    expanding = Expanding(plan.draws, forked=True)
     with searching(expanding):
         await driver.run(None, in_thread(thread, plan.config))
     if expanding.found is None:

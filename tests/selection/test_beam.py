@@ -1,0 +1,206 @@
+"""Beam search over the states of a graph."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import pytest
+from guard.agents import enforced
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.graph import MessagesState
+from selection.worlds import GO, How, Path, agent, run, taken, thread
+
+from pa_middleware import Rules
+from pa_middleware.scoring.advantage import run_score
+from pa_middleware.selection import Beam, SelectionError, abeam_search, beam_search
+
+hows = pytest.mark.parametrize("how", get_args(How))
+Follows = Callable[[Path], Sequence[float | None]]
+
+
+def naive_beam(follows: Follows, width: int, expand: int, depth: int, how: Any) -> list[tuple[float, Path]]:
+    """Paths and their scores; a final answer scores 0 and ends its path."""
+    beam: list[tuple[list[float], Path, bool]] = [([], (), False)]
+    for _ in range(depth):
+        children: list[tuple[list[float], Path, bool]] = []
+        for scores, path, over in beam:
+            if over:
+                children.append((scores, path, True))
+                continue
+            drawn = [follows(path)[number % len(follows(path))] for number in range(expand)]
+            children.extend(
+                ([*scores, x or 0.0], path if x is None else (*path, x), x is None) for x in dict.fromkeys(drawn)
+            )
+        beam = sorted(children, key=lambda child: -run_score(child[0], how))[:width]
+    return sorted(((run_score(scores, how), path) for scores, path, _ in beam), key=lambda one: -one[0])
+
+
+def _tree(numbers: Sequence[int]) -> Follows:
+    """A tree of actions, the same for the same numbers; no two actions of a place score alike."""
+
+    def follows(path: Path) -> Sequence[float | None]:
+        seed = hash((tuple(numbers), path))
+        if len(path) >= 2 + seed % 2:
+            return [None]
+        return [float((seed >> shift) % 97) - 40 + shift / 8 for shift in range(1, 5)]
+
+    return follows
+
+
+def _beam(how: How, graph: Any, **given: Any) -> Beam:
+    found: Beam = run(how, beam_search, abeam_search, graph, GO, **{"width": 2, "expand": 3, "depth": 6, **given})
+    return found
+
+
+@hows
+@settings(max_examples=15, deadline=None)
+@given(
+    numbers=st.lists(st.integers(0, 9), min_size=3, max_size=3),
+    width=st.integers(1, 3),
+    expand=st.integers(1, 4),
+    depth=st.integers(1, 4),
+    aggregation=st.sampled_from(["sum", "mean", "min"]),
+)
+def test_it_finds_what_a_naive_beam_finds_and_each_world_saw_its_own_branch(
+    how: How, numbers: list[int], width: int, expand: int, depth: int, aggregation: Any
+) -> None:
+    follows = _tree(numbers)
+    graph, worlds, _ = agent(follows, how=how)
+    found = _beam(
+        how,
+        graph,
+        width=width,
+        expand=expand,
+        depth=depth,
+        aggregation=aggregation,
+        fork_environment=worlds.fork if how == "sync" else worlds.afork,
+    )
+    expected = naive_beam(follows, width, expand, depth, aggregation)
+    assert sorted(zip(found.scores, (taken(one.messages) for one in found.branches), strict=True)) == sorted(expected)
+    assert found.best is found.branches[0]
+    for branch in found.branches:
+        assert tuple(worlds.done[branch.thread]) == taken(branch.messages)  # what stands in its messages is what ran
+
+
+def test_what_it_took_is_counted() -> None:
+    graph, worlds, model = agent(lambda path: [3.0, 2.0, 1.0] if len(path) < 2 else [None])
+    found = _beam("sync", graph, fork_environment=worlds.fork, config=thread("t"))
+    cost = found.cost
+    assert cost.model_calls == model.calls == 3 + 2 * 3 + 2 * 3
+    assert [taken(one.messages) for one in found.branches] == [(3, 3), (3, 2)]
+    assert (cost.forks, len(worlds.forks)) == (2, 3)  # the first begins in a fresh world
+    assert cost.tool_executions == sum(len(done) for done in worlds.done.values()) - 1  # one was copied with its world
+    threads = {fork.target for fork in worlds.forks}
+    kept = [one for name in threads for one in graph.checkpointer.list(thread(name))]
+    sizes = [len(graph.checkpointer.serde.dumps_typed(one.checkpoint)[1]) for one in kept]
+    assert (cost.checkpoints, cost.checkpoint_bytes) == (len(sizes), sum(sizes))
+
+
+@hows
+def test_a_candidate_that_does_not_survive_is_in_no_state_and_ran_nowhere(how: How) -> None:
+    follows = _tree([1, 2, 3])
+    graph, worlds, _ = agent(follows, how=how)
+    found = _beam(how, graph, fork_environment=worlds.fork, config=thread("t"))
+    allowed = {taken(one.messages)[: place + 1] for one in found.branches for place in range(5)}
+    for fork in worlds.forks:
+        paths = {taken(one.values.get("messages", ())) for one in graph.get_state_history(thread(fork.target))}
+        best = max(follows(max(paths, key=len))[:3], key=lambda x: x or 0.0)  # of a branch that was given up
+        assert all(path in allowed or path == () or path[-1] == best or worlds.done[fork.target] for path in paths)
+    for branch in found.branches:
+        paths = {taken(one.values.get("messages", ())) for one in graph.get_state_history(thread(branch.thread))}
+        assert paths <= {taken(branch.messages)[:place] for place in range(7)}
+
+
+def test_it_comes_to_the_same_twice() -> None:
+    def once() -> Any:
+        graph, worlds, _ = agent(_tree([4, 5, 6]))
+        found = _beam("sync", graph, fork_environment=worlds.fork, config=thread("t"))
+        return found.scores, [(one.thread, taken(one.messages)) for one in found.branches], found.cost.model_calls
+
+    assert once() == once()
+
+
+def test_it_works_on_a_database_as_in_memory() -> None:
+    follows = _tree([7, 8, 9])
+    saver = SqliteSaver(sqlite3.connect(":memory:", check_same_thread=False))
+    graph, worlds, _ = agent(follows, checkpointer=saver)
+    found = _beam("sync", graph, fork_environment=worlds.fork)
+    assert [taken(one.messages) for one in found.branches] == [path for _, path in naive_beam(follows, 2, 3, 6, "mean")]
+    saver.conn.close()
+
+
+def test_a_candidate_below_its_threshold_does_not_survive_if_the_guard_enforces_it() -> None:
+    def follows(path: Path) -> Sequence[float | None]:
+        return [3.0, -1.0] if not path else [None]
+
+    kept = _beam("sync", agent(follows, Rules())[0], side_effect_free=True)
+    assert [taken(one.messages) for one in kept.branches] == [(3,), (-1,)]
+    strict = _beam("sync", agent(follows, enforced(threshold=0.0, on_low="flag"))[0], side_effect_free=True)
+    assert [taken(one.messages) for one in strict.branches] == [(3,)]
+
+
+def test_a_branch_without_a_good_candidate_goes_as_the_rules_say() -> None:
+    graph, worlds, _ = agent(lambda path: [-1.0, -2.0] if not path else [None], enforced(threshold=0.0))
+    found = _beam("sync", graph, fork_environment=worlds.fork)
+    [branch] = found.branches
+    assert (branch.records[0]["decision"], branch.finished, taken(branch.messages)) == ("abstain", True, ())
+    assert all(done == [] for done in worlds.done.values())
+
+
+def test_a_branch_that_is_not_over_at_its_depth_is_told_as_unfinished() -> None:
+    found = _beam("sync", agent(lambda path: [1.0, 2.0])[0], side_effect_free=True, depth=2)
+    assert [(one.length, one.finished) for one in found.branches] == [(2, False)] * 2
+
+
+def test_survivors_other_than_the_best_say_that_a_search_went_on_with_them() -> None:
+    graph, worlds, _ = agent(lambda path: [3.0, 2.0] if not path else [None])
+    best, other = _beam("sync", graph, fork_environment=worlds.fork).branches
+    assert [(one.records[0]["reason"], one.records[0]["score"]) for one in (best, other)] == [
+        ("best_of", 3.0),
+        ("searched", 2.0),
+    ]
+    assert [each["decision"] for each in other.records[0]["candidates"]][:2] == ["resample", "pass"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"width": 0}, "width is 0; allowed: a whole number from 1 on"),
+        ({"expand": 0}, "expand is 0"),
+        ({"depth": 1.5}, "depth is 1.5"),
+        ({"agent": "model"}, r"agent='model' is no node of this graph; its nodes: \['agent', 'tools'\]"),
+        ({"side_effect_free": False}, "fork_environment"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_runs(given: dict[str, Any], told: str) -> None:
+    graph, _, model = agent(lambda path: [None])
+    with pytest.raises(SelectionError, match=told):
+        _beam("sync", graph, **{"side_effect_free": True, **given})
+    assert model.calls == 0
+
+
+def test_a_graph_without_checkpoints_cannot_be_forked() -> None:
+    graph, _, _ = agent(lambda path: [None], checkpointer=False)
+    with pytest.raises(SelectionError, match="no checkpointer"):
+        _beam("sync", graph, side_effect_free=True)
+
+
+def test_a_search_cannot_ask_a_human() -> None:
+    graph, _, _ = agent(lambda path: [-1.0], enforced(threshold=0.0, on_low="escalate"))
+    with pytest.raises(SelectionError, match="ask a human"):
+        _beam("sync", graph, side_effect_free=True)
+
+
+def test_the_agent_has_to_be_the_guarded_node() -> None:
+    graph, _, _ = agent(lambda path: [None])
+    builder = type(graph.builder)(MessagesState)
+    builder.add_node("agent", lambda state: {"messages": [AIMessage("hello")]})
+    builder.add_edge("__start__", "agent")
+    with pytest.raises(SelectionError, match="no guard stands around 'agent'"):
+        _beam("sync", builder.compile(checkpointer=InMemorySaver()), side_effect_free=True)

@@ -1,0 +1,218 @@
+"""A finished run again from the step that went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path as File
+from typing import Any, get_args
+
+import aiosqlite
+import pytest
+from guard.agents import enforced
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import MessagesState
+from selection.worlds import GO, How, Path, agent, run, taken, thread
+
+from pa_middleware import Rules, record
+from pa_middleware.selection import Replay, SelectionError, Trajectory, areplay, replay
+from pa_middleware.tracing import read
+
+hows = pytest.mark.parametrize("how", get_args(How))
+PLAN = (1.0, -5.0, 2.0)
+"""What the agent does by itself; at the second step it could also do 4, and then goes on with 3."""
+
+
+def _follows(path: Path) -> Sequence[float | None]:
+    if len(path) >= 3:
+        return [None]
+    if len(path) == 1:
+        return [-5.0, 4.0, -5.0]
+    return [3.0] if 4.0 in path else [PLAN[len(path)], PLAN[len(path)], 0.5]
+
+
+def _succeeded(run: Trajectory) -> bool:
+    return 4.0 in taken(run.messages)
+
+
+def _ran(how: How, **settings: Any) -> tuple[Any, Any, Any]:
+    """An agent, its worlds and its model, after its run."""
+    graph, worlds, model = agent(_follows, Rules(mode="shadow"), how=how, **settings)
+    config = thread("run")
+    if how == "sync":
+        graph.invoke(GO, config, durability="sync")
+    else:
+        asyncio.run(graph.ainvoke(GO, config, durability="sync"))
+    return graph, worlds, model
+
+
+def _replay(how: How, graph: Any, worlds: Any, **given: Any) -> Replay:
+    fork = worlds.fork if how == "sync" else worlds.afork
+    settings = {"fork_environment": fork, "succeeded": _succeeded, "draws": 3, **given}
+    found: Replay = run(how, replay, areplay, graph, "run", **settings)
+    return found
+
+
+@hows
+def test_the_run_is_forked_before_its_lowest_step_and_runs_on_from_the_best_of_several_draws(how: How) -> None:
+    graph, worlds, model = _ran(how)
+    before = [one.config for one in graph.get_state_history(thread("run"))]
+    drawn = model.calls
+    found = _replay(how, graph, worlds)
+    [attempt] = found.attempts
+    assert (attempt.step, [suspect.step for suspect in found.suspects]) == (1, [1, 3, 0, 2])
+    assert [each["score"] for each in attempt.choice["candidates"]] == [4.0, -5.0, -5.0]  # its second draw on
+    assert taken(found.original.messages) == PLAN
+    assert taken(attempt.run.messages) == (1.0, 4.0, 3.0)
+    assert attempt.run.scores == (1.0, 4.0, 3.0, 0.0)
+    assert (found.succeeded, attempt.succeeded, found.flipped, found.decisive) == (False, True, True, 1)
+    assert model.calls == drawn + 3 + 1 + 1  # the later steps draw once, as they did
+    assert [one.config for one in graph.get_state_history(thread("run"))] == before
+    assert worlds.done == {"run": list(PLAN), "run/replay-1": [1.0, 4.0, 3.0]}
+    [fork] = worlds.forks
+    assert (fork.target, fork.source, fork.steps, taken(fork.messages)) == ("run/replay-1", "run", 1, (1.0,))
+
+
+def test_only_the_step_asked_for_is_drawn_again() -> None:
+    graph, worlds, _ = _ran("sync")
+    found = _replay("sync", graph, worlds, step=2)
+    [attempt] = found.attempts
+    assert found.suspects == ()
+    assert taken(attempt.run.messages) == (1.0, -5.0, 2.0)
+    assert (attempt.step, attempt.succeeded, found.flipped, found.decisive) == (2, False, False, None)
+    assert [len(one["candidates"]) for one in attempt.run.records] == [1, 1, 3, 1]
+
+
+@hows
+def test_suspects_are_tried_in_turn_until_one_flips_the_run(how: How) -> None:
+    graph, worlds, _ = _ran(how)
+    found = _replay(how, graph, worlds, rule="sharpest_fall", tries=4)
+    assert [attempt.step for attempt in found.attempts] == [1]
+    found = _replay(how, graph, worlds, rule="lowest_sum", tries=4)
+    steps = [attempt.step for attempt in found.attempts]
+    assert steps[-1] == 1
+    assert [attempt.succeeded for attempt in found.attempts] == [False] * (len(steps) - 1) + [True]
+    assert found.decisive == 1
+
+
+def test_a_second_replay_has_a_thread_of_its_own() -> None:
+    graph, worlds, _ = _ran("sync")
+    names = [_replay("sync", graph, worlds).attempts[0].run.thread for _ in range(3)]
+    assert names == ["run/replay-1", "run/replay-1.1", "run/replay-1.2"]
+
+
+def test_where_nobody_can_say_whether_a_run_succeeded_nothing_is_said() -> None:
+    graph, worlds, _ = _ran("sync")
+    found = _replay("sync", graph, worlds, succeeded=None, tries=2)
+    assert (found.succeeded, found.flipped, found.decisive, len(found.attempts)) == (None, None, None, 2)
+
+
+def test_rules_that_are_enforced_hold_for_the_step_drawn_again() -> None:
+    graph, worlds, _ = agent(lambda path: [-1.0, -2.0] if not path else [None], enforced(threshold=0.0, on_low="flag"))
+    graph.invoke(GO, thread("run"), durability="sync")
+    [attempt] = _replay("sync", graph, worlds).attempts
+    assert (attempt.choice["decision"], attempt.choice["score"], attempt.choice["threshold"]) == ("flag", -1.0, 0.0)
+
+
+def test_the_way_that_led_to_the_end_is_followed_back_after_time_travel() -> None:
+    graph, worlds, _ = _ran("sync")
+    second = next(one for one in graph.get_state_history(thread("run")) if taken(one.values["messages"]) == (1.0,))
+    graph.invoke(None, second.config, durability="sync")  # the step drawn anew: 4 this time
+    assert taken(graph.get_state(thread("run")).values["messages"]) == (1.0, 4.0, 3.0)
+    [attempt] = _replay("sync", graph, worlds, step=2).attempts
+    assert taken(attempt.run.messages)[:2] == (1.0, 4.0)
+
+
+def test_a_run_of_another_process_is_replayed_from_a_database(tmp_path: File) -> None:
+    file = str(tmp_path / "runs.sqlite")
+    for finished in (False, True):
+        saver = SqliteSaver(sqlite3.connect(file, check_same_thread=False))
+        if not finished:
+            _ran("sync", checkpointer=saver)
+        else:
+            graph, worlds, _ = agent(_follows, Rules(mode="shadow"), checkpointer=saver)
+            found = _replay("sync", graph, worlds)
+            assert taken(found.original.messages) == PLAN
+            assert found.attempts[0].step == 1
+        saver.conn.close()
+
+
+def test_a_run_of_an_async_database_is_replayed_in_its_event_loop(tmp_path: File) -> None:
+    async def both() -> Replay:
+        async with aiosqlite.connect(str(tmp_path / "runs.sqlite")) as connection:
+            graph, worlds, _ = agent(
+                _follows, Rules(mode="shadow"), how="async", checkpointer=AsyncSqliteSaver(connection)
+            )
+            await graph.ainvoke(GO, thread("run"), durability="sync")
+            return await areplay(graph, "run", fork_environment=worlds.afork, succeeded=_succeeded, draws=3)
+
+    assert asyncio.run(both()).flipped is True
+
+
+def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
+    with record(tmp_path / "trace.jsonl"):
+        graph, worlds, _ = _ran("sync")
+        _replay("sync", graph, worlds)
+    runs = {one.conversation_id: [step.index for step in one.steps] for one in read(tmp_path / "trace.jsonl")}
+    assert runs == {"run": [0, 1, 2, 3], "run/replay-1": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"step": 4}, "step is 4; allowed: 'decisive', or 0 to 3"),
+        ({"step": -1}, "step is -1"),
+        ({"step": True}, "step is True"),
+        ({"step": 1, "tries": 2}, "tries=2 has no effect"),
+        ({"draws": 0}, "draws is 0; allowed: a whole number from 1 on"),
+        ({"tries": 0}, "tries is 0"),
+        ({"rule": "first_below", "threshold": -9.0}, "the rule 'first_below' finds no step of 'run' suspect"),
+        ({"rule": "first_below"}, "threshold"),
+        ({"rule": "loudest"}, "loudest"),
+        ({"fork_environment": None}, "fork_environment"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused_before_anything_runs(given: dict[str, Any], told: str) -> None:
+    graph, worlds, model = _ran("sync")
+    drawn = model.calls
+    with pytest.raises(SelectionError, match=told):
+        _replay("sync", graph, worlds, **given)
+    assert (model.calls, worlds.forks) == (drawn, [])
+
+
+def _broken(break_it: Callable[[], tuple[Any, Any]], told: str) -> None:
+    graph, worlds = break_it()
+    with pytest.raises(SelectionError, match=told):
+        _replay("sync", graph, worlds)
+    assert worlds.forks == []
+
+
+def test_a_run_that_is_unknown_unfinished_or_kept_without_its_steps_cannot_be_replayed() -> None:
+    def unknown() -> tuple[Any, Any]:
+        return agent(_follows)[:2]
+
+    def waiting() -> tuple[Any, Any]:
+        graph, worlds, _ = agent(_follows, enforced(threshold=3.0, on_low="escalate"))
+        graph.invoke(GO, thread("run"), durability="sync")
+        return graph, worlds
+
+    def only_its_end() -> tuple[Any, Any]:
+        graph, worlds, _ = agent(_follows)
+        graph.invoke(GO, thread("run"), durability="exit")
+        return graph, worlds
+
+    def unguarded() -> tuple[Any, Any]:
+        graph, worlds, _ = agent(_follows)
+        builder = type(graph.builder)(MessagesState)
+        builder.add_node("agent", lambda state: {"messages": [("ai", "hello")]})
+        builder.add_edge("__start__", "agent")
+        plain = builder.compile(checkpointer=graph.checkpointer)
+        plain.invoke(GO, thread("run"), durability="sync")
+        return plain, worlds
+
+    _broken(unknown, "holds no run 'run'")
+    _broken(waiting, "not finished")
+    _broken(only_its_end, "is gone")
+    _broken(unguarded, "no guard's records")
