@@ -23,6 +23,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pa_middleware.guard.drawing import Itself, drawing
 from pa_middleware.scoring.cache_names import cache_argument, cache_of
 from pa_middleware.scoring.rendering import Renderer
 from pa_transformers.prompt_cache import PromptReader
@@ -46,9 +47,10 @@ class LocalChatModel(BaseChatModel):
     temperature: float = Field(default=1.0, ge=0.0)
     """0 takes the likeliest token; 1 samples from the model as it is."""
     max_new_tokens: int = Field(default=256, ge=1)
-    draws_at_once: int = Field(default=1, ge=1)
-    """Draws made side by side when a prompt is new; later calls with the same prompt take the ones left over. Set it to
-    a guard's `draws` where all of them are wanted: four draws at once cost little more than one."""
+    draws_at_once: int | None = Field(default=None, ge=1)
+    """Draws made side by side when a prompt is new; later calls with the same prompt take the ones left over. None
+    makes as many as the guarded step around is sure to want, which is one outside of a guard, and leaves none to
+    another step. Four draws at once cost little more than one."""
     seed: int | None = None
     """Makes the run of draws from one instance repeatable; None draws anew each time."""
 
@@ -121,13 +123,28 @@ class LocalChatModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _draw(self, prompt: tuple[int, ...]) -> list[int]:
-        """Token ids of one draw: one left over from the latest draws of this prompt, or the first of new ones."""
+        """Token ids of one draw: one left over from earlier draws of this prompt, or the first of new ones."""
+        if self.draws_at_once is None:
+            return self._draw_for_step(prompt)
         latest, left = self._left
         if latest == prompt:
             with suppress(IndexError):  # none left
                 return left.pop(0)
         first, *rest = self._sample(prompt, self.draws_at_once)
         self._left = (prompt, rest)
+        return first
+
+    def _draw_for_step(self, prompt: tuple[int, ...]) -> list[int]:
+        """As `_draw`, with what is left kept in the guarded step around."""
+        step = drawing()
+        if step is None:
+            return self._sample(prompt, 1)[0]
+        key = (Itself(self._random), Itself(self.model), self.temperature, self.max_new_tokens, prompt)
+        left: list[int] | None = step.take(key)
+        if left is not None:
+            return left
+        first, *rest = self._sample(prompt, step.at_once(key))
+        step.keep(key, rest)
         return first
 
     @torch.inference_mode()

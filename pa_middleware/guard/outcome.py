@@ -124,6 +124,7 @@ def _tell(core: GuardCore, hand: Hand, record: Record, span: StepSpan, error: Ex
             response_id=action.id,
             error=draw.error,
             started_ns=started,
+            same_as=draw.same_as,
         )
     chosen = hand.draws[record["selected"]]
     action = chosen.proposal.action

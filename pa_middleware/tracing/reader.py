@@ -137,6 +137,8 @@ def _candidate(span: SpanRecord) -> TracedCandidate:
         tool_arguments=_texts(span, names.ACTION_TOOL_ARGUMENTS),
         error=_text(span, names.ERROR_TYPE),
         attributes=span.attributes,
+        same_as=_integer(span, names.CANDIDATE_SAME_AS),
+        output_tokens=_integer(span, names.OUTPUT_TOKENS),
     )
 
 

@@ -39,6 +39,10 @@ class TracedCandidate:
     """`error.type` of a failed scoring."""
     attributes: Mapping[str, Value] = field(repr=False)
     """All attributes of the span."""
+    same_as: int | None = None
+    """Index of the candidate that proposed the same action before and was scored for both."""
+    output_tokens: int | None = None
+    """Generated; None if the model did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,11 +83,13 @@ class StepSpan:
         response_id: str | None = None,
         error: BaseException | None = None,
         started_ns: int | None = None,
+        same_as: int | None = None,
     ) -> None:
         """Tell one candidate: a finished score span below the guard span, and the evaluation event in its context.
 
         `label` is "pass" or "fail" ("" if not judged). `score` is None when scoring failed with `error`; a score that
         is not finite counts as a failure too and is not written. `started_ns` is when its scoring began (time_ns).
+        `same_as` is the index of an earlier candidate with the same action, which was scored for both.
         """
         with self._sink.quiet:
             value = score.score if score is not None else None
@@ -95,6 +97,8 @@ class StepSpan:
             attributes: Attributes = make.evaluation(value, label, threshold, score.token_count if score else None)
             attributes |= self._place
             attributes[names.CANDIDATE_INDEX] = index
+            if same_as is not None:
+                attributes[names.CANDIDATE_SAME_AS] = same_as
             if response_id is not None:
                 attributes[names.RESPONSE_ID] = make.text(response_id)
             if failure is not None:
@@ -214,5 +218,8 @@ class StepSpan:
             return
         if score is not None:
             span.set_attributes(make.composition(score, log_ratios=self._sink.token_log_ratios))
-        if message is not None and self._sink.content:
-            span.set_attributes(make.content(message))
+        if message is not None:
+            if message.usage_metadata is not None:
+                span.set_attribute(names.OUTPUT_TOKENS, message.usage_metadata["output_tokens"])
+            if self._sink.content:
+                span.set_attributes(make.content(message))

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, get_ident
 from typing import Any
 
 import numpy as np
 import pa_demos.taxi
 import pytest
 import torch
+from guard.agents import How, run
+from integrations.agents import Lenient
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import tool
+from langgraph.graph import START, StateGraph
 from pa_demos.taxi.actions import ActionTable
 from pa_demos.taxi.environment import ACTION_COUNT, MALFORMED, Taxi, action_of, active_states, goal, observation
 from pa_demos.taxi.prompt import TOOLS, prompt_text, window
@@ -27,6 +33,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from pa_middleware import Guard, GuardState, Rules
+from pa_middleware.guard.drawing import Together, together
 from pa_middleware.scoring.errors import PairError
 
 REFERENCE = Path(pa_demos.taxi.__file__).parent / "pair" / "reference"
@@ -135,6 +143,118 @@ def test_draws_made_at_once_serve_their_own_prompt_only(model: LocalChatModel) -
     alone = model.with_seed(1)
     _ask(alone)
     assert _ask(alone, other).tool_calls[0]["args"] == there.tool_calls[0]["args"]
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many draws were made at once, each time."""
+    made: list[int] = []
+    sample = LocalChatModel._sample
+
+    def noting(self: LocalChatModel, prompt: Sequence[int], rows: int) -> list[list[int]]:
+        made.append(rows)
+        return sample(self, prompt, rows)
+
+    monkeypatch.setattr(LocalChatModel, "_sample", noting)
+    return made
+
+
+def _step(model: LocalChatModel, count: int, messages: list[BaseMessage] | None = None) -> list[int]:
+    """The actions of the draws of a step that is sure to want so many."""
+    drawn = []
+    with together(Together(count)) as step:
+        for wanted in range(count, 0, -1):
+            step.wanted = wanted
+            drawn.append(_action(_ask(model, messages)))
+    return drawn
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_guarded_step_has_all_its_draws_made_at_once_and_the_next_step_draws_anew(
+    model: LocalChatModel, rows: list[int], how: How
+) -> None:
+    bound = model.bind_tools(Taxi(0).tools())
+
+    def ask(state: GuardState) -> Any:
+        return {"messages": [bound.invoke(SHOWN)]}
+
+    async def aask(state: GuardState) -> Any:
+        return {"messages": [await bound.ainvoke(SHOWN)]}
+
+    guard = Guard(Lenient(), Rules(select="best", draws=3))
+    builder: Any = StateGraph(GuardState)
+    for name in ("agent", "again"):
+        builder.add_node(name, guard.node(ask if how == "sync" else aask))
+    builder.add_edge(START, "agent")
+    builder.add_edge("agent", "again")
+    final = run(builder.compile(), {"messages": SHOWN}, how=how)
+    assert [len(record["candidates"]) for record in final["pa"]] == [3, 3]
+    assert rows == [3, 3]
+    assert model._left == ((), [])
+
+
+def test_the_draws_of_a_step_are_those_of_as_many_at_once(model: LocalChatModel) -> None:
+    told = model.model_copy(update={"draws_at_once": 4})
+    assert _step(model.with_seed(7), 4) == _draws(told.with_seed(7), 4)
+    assert _step(model.with_seed(7), 4) == _step(model.with_seed(7), 4)
+
+
+def test_outside_of_a_guard_draws_are_made_one_by_one(model: LocalChatModel, rows: list[int]) -> None:
+    _draws(model, 3)
+    assert _step(model, 1)
+    assert rows == [1, 1, 1, 1]
+
+
+def test_what_is_left_in_a_step_is_for_the_same_prompt_and_settings_of_the_same_model(
+    model: LocalChatModel, rows: list[int]
+) -> None:
+    other = window(goal(STATE), observation(int(active_states()[3])))
+    colder = model.model_copy(update={"temperature": 0.5})
+    shorter = model.model_copy(update={"max_new_tokens": 4})
+    with together(Together(2)) as step:
+        for wanted in (2, 1):
+            step.wanted = wanted
+            _ask(model)
+            _ask(model, other)
+            for each in (colder, shorter):
+                _ask(each)
+        assert rows == [2] * 4
+        _ask(model.with_seed(1))
+    assert rows == [2] * 4 + [1]
+
+
+def test_steps_on_two_threads_at_once_keep_their_draws_apart(
+    model: LocalChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2, timeout=30)
+
+    def sample(_: LocalChatModel, prompt: Sequence[int], rows: int) -> list[list[int]]:
+        both.wait()  # both are asked for before either has an answer
+        text = f"{get_ident()} {rows}"
+        return [[*model.tokenizer(text, add_special_tokens=False)["input_ids"], *model._stop_ids]] * rows
+
+    monkeypatch.setattr(LocalChatModel, "_sample", sample)
+    expected = ""
+
+    def step(_: int) -> tuple[set[str], str]:
+        with together(Together(3)) as drawn:
+            texts = {str(model.invoke(SHOWN).text)}
+            for wanted in (2, 1):
+                drawn.wanted = wanted
+                texts.add(str(model.invoke(SHOWN).text))
+        return texts, f"{get_ident()} 3"
+
+    with ThreadPoolExecutor(2) as threads:
+        for texts, own in threads.map(step, range(2)):
+            assert texts == {own}
+            assert own != expected
+            expected = own
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_draws_at_once_is_refused(model: LocalChatModel, count: int) -> None:
+    with pytest.raises(ValueError, match="draws_at_once"):
+        LocalChatModel(model=model.model, tokenizer=model.tokenizer, draws_at_once=count)
 
 
 def test_usage_counts_prompt_and_drawn_tokens(model: LocalChatModel, tokenizer: PreTrainedTokenizerFast) -> None:
