@@ -7,7 +7,6 @@ the guard scores is what this model saw.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, cast
 
 import torch
@@ -33,6 +32,8 @@ from pa_transformers.tool_calls import parse_tool_calls
 class LocalChatModel(BaseChatModel):
     """Chats with a transformers model in this process.
 
+    In a guarded step that is sure to want several draws they are made side by side, which costs little more than one.
+
     Example:
         model = LocalChatModel(model=AutoModelForCausalLM.from_pretrained(...), tokenizer=...).bind_tools(tools)
 
@@ -47,10 +48,6 @@ class LocalChatModel(BaseChatModel):
     temperature: float = Field(default=1.0, ge=0.0)
     """0 takes the likeliest token; 1 samples from the model as it is."""
     max_new_tokens: int = Field(default=256, ge=1)
-    draws_at_once: int | None = Field(default=None, ge=1)
-    """Draws made side by side when a prompt is new; later calls with the same prompt take the ones left over. None
-    makes as many as the guarded step around is sure to want, which is one outside of a guard, and leaves none to
-    another step. Four draws at once cost little more than one."""
     seed: int | None = None
     """Makes the run of draws from one instance repeatable; None draws anew each time."""
 
@@ -58,7 +55,6 @@ class LocalChatModel(BaseChatModel):
     _random: torch.Generator = PrivateAttr()
     _stop_ids: frozenset[int] = PrivateAttr()
     _prompts: PromptReader = PrivateAttr()
-    _left: tuple[tuple[int, ...], list[list[int]]] = PrivateAttr(default=((), []))
 
     def model_post_init(self, context: Any, /) -> None:
         """Prepare rendering and the source of chance."""
@@ -123,19 +119,7 @@ class LocalChatModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _draw(self, prompt: tuple[int, ...]) -> list[int]:
-        """Token ids of one draw: one left over from earlier draws of this prompt, or the first of new ones."""
-        if self.draws_at_once is None:
-            return self._draw_for_step(prompt)
-        latest, left = self._left
-        if latest == prompt:
-            with suppress(IndexError):  # none left
-                return left.pop(0)
-        first, *rest = self._sample(prompt, self.draws_at_once)
-        self._left = (prompt, rest)
-        return first
-
-    def _draw_for_step(self, prompt: tuple[int, ...]) -> list[int]:
-        """As `_draw`, with what is left kept in the guarded step around."""
+        """Token ids of one draw. In a guarded step that is sure to want more, those are made with the first."""
         step = drawing()
         if step is None:
             return self._sample(prompt, 1)[0]
@@ -176,7 +160,6 @@ class LocalChatModel(BaseChatModel):
         return torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._random)
 
     def _reseed(self) -> None:
-        self._left = ((), [])
         self._random = torch.Generator()
         if self.seed is None:
             self._random.seed()

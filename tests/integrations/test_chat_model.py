@@ -119,11 +119,11 @@ def test_temperature_zero_takes_the_likeliest(weights: LlamaForCausalLM, tokeniz
 def test_draws_are_as_frequent_as_the_model_says(
     model: LocalChatModel, tokenizer: PreTrainedTokenizerFast, at_once: int
 ) -> None:
-    model = model.model_copy(update={"draws_at_once": at_once})
     count = 120
     with torch.no_grad():
         expected = ActionTable(tokenizer, np.array([STATE]))(model.model)[0].exp().double().numpy()  # type: ignore[arg-type]
-    drawn = Counter(_draws(model.with_seed(3), count))
+    model = model.with_seed(3)
+    drawn = Counter(action for _ in range(count // at_once) for action in _step(model, at_once))
     observed = np.array([drawn[action] for action in range(ACTION_COUNT)])
     likely = expected * count >= 5  # the others are too rare for the statistic, and go into one cell
     cells = np.array([*(expected[likely] * count), expected[~likely].sum() * count + 1e-9])
@@ -132,17 +132,6 @@ def test_draws_are_as_frequent_as_the_model_says(
     assert likely.sum() >= 3
     assert statistic < chi2.ppf(0.999, int(likely.sum()))
     assert counts[-1] <= cells[-1] + 4 * np.sqrt(cells[-1]) + 1
-
-
-def test_draws_made_at_once_serve_their_own_prompt_only(model: LocalChatModel) -> None:
-    model = model.model_copy(update={"draws_at_once": 4})
-    other = window(goal(STATE), observation(int(active_states()[3])))
-    here, there = _ask(model), _ask(model, other)
-    assert here.usage_metadata is not None
-    assert there.usage_metadata is not None
-    alone = model.with_seed(1)
-    _ask(alone)
-    assert _ask(alone, other).tool_calls[0]["args"] == there.tool_calls[0]["args"]
 
 
 @pytest.fixture
@@ -190,12 +179,9 @@ def test_a_guarded_step_has_all_its_draws_made_at_once_and_the_next_step_draws_a
     final = run(builder.compile(), {"messages": SHOWN}, how=how)
     assert [len(record["candidates"]) for record in final["pa"]] == [3, 3]
     assert rows == [3, 3]
-    assert model._left == ((), [])
 
 
-def test_the_draws_of_a_step_are_those_of_as_many_at_once(model: LocalChatModel) -> None:
-    told = model.model_copy(update={"draws_at_once": 4})
-    assert _step(model.with_seed(7), 4) == _draws(told.with_seed(7), 4)
+def test_the_draws_of_a_step_are_the_same_under_one_seed(model: LocalChatModel) -> None:
     assert _step(model.with_seed(7), 4) == _step(model.with_seed(7), 4)
 
 
@@ -249,12 +235,6 @@ def test_steps_on_two_threads_at_once_keep_their_draws_apart(
             assert texts == {own}
             assert own != expected
             expected = own
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_draws_at_once_is_refused(model: LocalChatModel, count: int) -> None:
-    with pytest.raises(ValueError, match="draws_at_once"):
-        LocalChatModel(model=model.model, tokenizer=model.tokenizer, draws_at_once=count)
 
 
 def test_usage_counts_prompt_and_drawn_tokens(model: LocalChatModel, tokenizer: PreTrainedTokenizerFast) -> None:

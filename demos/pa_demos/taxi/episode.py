@@ -153,12 +153,11 @@ def run_episode(
     """
     taxi = Taxi(seed)
     generating, scoring = Stopwatch(), Stopwatch()
-    update = {"watch": generating, "draws_at_once": RULES[row].draws if row in ("best_of_4", "oracle") else 1}
-    weak = _chat_model("reference").with_seed(seed).model_copy(update=update)
+    weak = _chat_model("reference").with_seed(seed).model_copy(update={"watch": generating})
     if driver == "weak":
         builder = build_agent(weak, taxi)
     else:
-        strong = _chat_model("policy").with_seed(seed).model_copy(update=update)
+        strong = _chat_model("policy").with_seed(seed).model_copy(update={"watch": generating})
         change = strays_at(seed)
         builder = build_agent(strong, taxi, takes_over=None if change is None else (change, weak))
     actions: dict[str, str] = {}
@@ -192,7 +191,13 @@ def _notes(
         if not isinstance(message, AIMessage):
             continue
         record = records.get(message.id or "", {})
-        others = [c for index, c in enumerate(record.get("candidates", ())) if index != record["selected"]]
+        drawn = record.get("candidates", ())
+        # A draw that was drawn before was not scored again, and so is known by the earlier one's id.
+        others = [
+            (c if c["same_as"] is None else drawn[c["same_as"]], c["score"])
+            for index, c in enumerate(drawn)
+            if index != record["selected"]
+        ]
         yield StepNote(
             observation=before.text,
             action=describe(message),
@@ -200,6 +205,6 @@ def _notes(
             decision=record.get("decision", ""),
             threshold=record.get("threshold"),
             rejected=tuple(
-                (actions.get(other["id"]) or ", ".join(other["tools"]) or "text", other["score"]) for other in others
+                (actions.get(other["id"]) or ", ".join(other["tools"]) or "text", score) for other, score in others
             ),
         )
