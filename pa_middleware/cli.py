@@ -1,4 +1,4 @@
-"""The command line: `pa-middleware trace`, `calibrate`, `rules` and `demo`."""
+"""The command line: `pa-middleware trace`, `calibrate`, `gain`, `replay`, `rules` and `demo`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pa_middleware.calibrate_command import calibrate
+from pa_middleware.gain_command import gain
 
 app = typer.Typer(
     help="Guard LangGraph agents with progress advantage, and read what the guard recorded.",
@@ -18,6 +19,7 @@ app = typer.Typer(
 
 
 app.command()(calibrate)
+app.command()(gain)
 
 
 @app.command()

@@ -72,9 +72,9 @@ def attribute(
         first_below:    `next(t for t in range(T) if scores[t] < threshold)`
     """
     ranked = sorted(_rank(rule, _scored(scores), threshold), key=lambda suspect: suspect[2])  # stable: earlier first
-    margins = [after - before for (_, _, before), (_, _, after) in pairwise(ranked)]
+    following = [rank for _, _, rank in ranked[1:]] + [rank for _, _, rank in ranked[-1:]]
     suspects = tuple(
-        Suspect(step, value, margin) for (step, value, _), margin in zip(ranked, [*margins, 0.0], strict=bool(ranked))
+        Suspect(step, value, after - rank) for (step, value, rank), after in zip(ranked, following, strict=True)
     )
     if not all(math.isfinite(suspect.value) and math.isfinite(suspect.margin) for suspect in suspects):
         raise AttributionError(f"rule={rule!r}: sums or differences of these scores are beyond the float range")

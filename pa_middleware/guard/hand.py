@@ -67,15 +67,16 @@ class Hand:
     async def draw_all(self, count: int) -> None:
         """Make so many draws, all of which are wanted: in one call of a model that can, else side by side.
 
-        Whether the model can shows with the first draw. It is made alone, unless an earlier step showed that it cannot.
+        Whether the model can shows with the first draw. It is made alone, unless an earlier step of the run showed that
+        it cannot.
         """
-        side_by_side = self._way.at_once != 1
+        side_by_side = self._way.at_once != 1 and count > 1
         with together(Together(count)) as sure:
-            if side_by_side and self._core.batches is False:
+            if side_by_side and self._turn.records and self._core.batches is False:
                 sure.wanted = 1
             else:
                 self._take(*await self._make(0))
-                self._core.batches = sure.batched
+                self._core.batches = sure.batched if count > 1 else self._core.batches
             if side_by_side and not sure.batched:
                 sure.wanted = 1
                 making = [lambda number=number: self._make(number) for number in range(len(self.draws), count)]

@@ -115,7 +115,7 @@ def expected_gain(
         confidence=confidence,
         tasks=len(told),
         runs=len(known),
-        mixed=sum(0 < task.success.mean() < 1 for task in told),
+        mixed=sum(len(set(task.success.tolist())) > 1 for task in told),
         steps=float(np.mean([task.steps.mean() for task in told])),
         steps_succeeded=_mean([steps for steps, success in known if success]),
         steps_failed=_mean([steps for steps, success in known if not success]),

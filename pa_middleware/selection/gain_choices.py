@@ -1,4 +1,4 @@
-"""What choosing the best of N by a score is worth, from candidates whose score and reward are known: exact, on arrays."""
+"""What the best of N by score is worth, from candidates whose score and reward are known: exact, on arrays."""
 
 from __future__ import annotations
 

@@ -109,15 +109,23 @@ class Gain:
         last = self.rows[-1]
         figures = (
             f"best of {last.n} by score succeeds in {last.score.value:.1%}, a random one in {self.random.value:.1%}, "
-            f"difference {points(last.gain)} points ({100 * self.confidence:g} % interval; {self.tasks} tasks, {self.mixed} of them "
-            "with both successful and failed runs)"
+            f"difference {points(last.gain)} points ({100 * self.confidence:g} % interval; {self.tasks} tasks, "
+            f"{self.mixed} of them with both successful and failed runs)"
         )
         if self.beats_random:
-            return f"this scorer beats picking at random here: {figures}"
+            return f"this scorer beats picking at random here: {figures}{self._beside_length()}"
         if self.worse_than_random:
             return f"this scorer is WORSE than picking at random here: {figures}"
         few = f"; it takes {self.mixed_needed} such tasks to tell" if self.mixed < self.mixed_needed else ""
         return f"no evidence that this scorer beats random here: {figures}{few}"
+
+    def _beside_length(self) -> str:
+        over, shortest = self.rows[-1].over_shortest, f"the shortest run succeeds in {self.rows[-1].shortest.value:.1%}"
+        if over.low > 0:
+            return ""
+        if over.high < 0:
+            return f". But {shortest}: length alone is the better choice here"
+        return f". But {shortest}: no evidence that the score beats length alone"
 
     def predicted(self, n: int) -> Estimate:
         """The model's gain of the best of N over random, at most what an oracle gains.
@@ -135,7 +143,7 @@ class Gain:
         return Estimate(value, low, high)
 
     def success(self, n: int) -> float:
-        """Expected success of the best of N by score: measured, and beyond the rows grown from the last as the model grows.
+        """Expected success of the best of N by score: measured; beyond the rows it grows from the last as the model.
 
         Raises:
             ValueError: n is no whole number from 1 on.

@@ -24,23 +24,24 @@ def _runs(gain: Gain) -> Text:
         lengths += f", {name} runs {steps:.1f}" if steps is not None else ""
     return Text(
         f"{line}.\n{lengths}. Compared by the {gain.aggregation} score of the first {gain.compared:.1f} steps "
-        "(mean), as many for each run of a task."
+        "(mean), as many for each run of a task.\n"
+        f"A random run succeeds in {_share(gain.random)} %, whatever N is."
     )
 
 
 def _success(gain: Gain) -> Table:
     logged = gain.rows[-1].log_prob is not None
-    table = _table(f"Success of the run that is chosen among N, % ({_level(gain)} intervals):")
-    for name in ("N", "score", "random", *(("log-prob",) if logged else ()), "shortest", "any of N"):
+    table = _table(f"Success of the run chosen among N, % ({100 * gain.confidence:g} % intervals):")
+    for name in ("N", "score", *(("log-prob",) if logged else ()), "shortest", "any of N"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in gain.rows:
-        shown = [row.score, gain.random, *([row.log_prob] if row.log_prob is not None else []), row.shortest]
-        table.add_row(str(row.n), *map(_share, shown), _share(row.oracle))
+        shown = (row.score, row.log_prob, row.shortest, row.oracle)
+        table.add_row(str(row.n), *(_share(each) for each in shown if each is not None))
     return table
 
 
 def _gains(gain: Gain) -> Table:
-    table = _table("Gain in points, and cost of all N runs (- : not measured, the model alone):")
+    table = _table("Gain in points, and cost of N runs (-: not measured):")
     tokens = ("tokens",) if gain.tokens is not None else ()
     for name in ("N", "over random", "model", "over shortest", "steps", *tokens):
         table.add_column(name, justify="right", no_wrap=True)
@@ -49,7 +50,7 @@ def _gains(gain: Gain) -> Table:
         table.add_row(
             str(n),
             points(row.gain) if row else "-",
-            points(gain.predicted(n)),
+            f"{100 * gain.predicted(n).value:+.1f}",
             points(row.over_shortest) if row else "-",
             f"{n * gain.steps:.0f}",
             *([f"{n * gain.tokens:.0f}"] if gain.tokens is not None else []),
@@ -59,10 +60,10 @@ def _gains(gain: Gain) -> Table:
 
 def _meaning(gain: Gain) -> Text:
     return Text(
+        "over random: score - random; over shortest: score - shortest, which is length alone; any of N: an oracle.\n"
         "model: r * sd * i(N), an approximation, with r "
         f"{gain.correlation:+.2f} the correlation of score and success within a task, sd {gain.spread:.2f} of success, "
-        f"i(N) the expected best of N normals; at most what any of N gains.\n"
-        "shortest: length alone. Where it does as well as the score, the score may only know when a run ends."
+        f"i(N) the expected best of N normals; at most what any of N gains."
     )
 
 
@@ -75,8 +76,5 @@ def _table(title: str) -> Table:
 
 
 def _share(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f} [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
-
-
-def _level(gain: Gain) -> str:
-    return f"{100 * gain.confidence:g} %"
+    value, low, high = f"{100 * estimate.value:.1f}", f"{100 * estimate.low:.0f}", f"{100 * estimate.high:.0f}"
+    return f"{value.removesuffix('.0')} [{low}, {high}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ WRONG: list[tuple[str, str, list[Any]]] = [
     ("draws", "a whole number from 1", [0, -1, 1.0, True, "2", None]),
     ("draws_per_run", "a whole number from 1 on, or None", [0, -1, 1.5, True]),
     ("select", "'first_pass', 'best'", ["worst", None, 1, []]),
+    ("stop_at", "a chance, more than 0 and less than 1, or None", [0, 1, 0.0, 1.0, -0.1, 1.5, math.nan, "0.1", True]),
+    ("drawn_by", "'policy', 'reference', None", ["agent", "", True]),
     ("on_low", "'abstain', 'flag', 'block', 'escalate'", ["pass", None, {}]),
     ("on_scorer_error", "'abstain', 'flag', 'escalate'", ["pass", "block", None]),
     ("mode", "'enforce', 'shadow', None", ["off", True]),
@@ -61,6 +64,8 @@ INERT: list[tuple[dict[str, Any], str]] = [
     ({"on_low": "block"}, "on_low='block'"),
     ({"draws": 4}, "draws=4"),
     ({"draws": 4, "draws_per_run": 8}, "draws=4"),
+    ({"threshold": 0.0, "draws": 4, "stop_at": 0.1, "drawn_by": "policy"}, "stop_at=0.1"),
+    ({"draws": 4, "select": "best", "drawn_by": "policy"}, "drawn_by='policy'"),
     ({"thresholds": {"read_only": None}}, "thresholds={'read_only': None}"),
     ({"thresholds": {"read_only": None, "irreversible": 1.0}}, "thresholds['read_only']=None"),
     ({"threshold": 0.0, "mode": "enforce", "tools": {"rm": "irreversible"}}, "tools['rm']='irreversible'"),
@@ -73,6 +78,15 @@ def test_a_setting_without_effect_is_refused_with_the_remedy(settings: dict[str,
         Rules(**settings)
     assert name in str(caught.value)
     assert "set " in str(caught.value)
+
+
+def test_stopping_early_needs_to_be_told_who_draws() -> None:
+    with pytest.raises(RulesError, match="drawn_by is None; allowed: with stop_at, 'policy' or 'reference'"):
+        Rules(draws=4, select="best", stop_at=0.1)
+    for given in (Fraction(1, 10), np.float32(0.5), np.float64(0.5)):
+        rules: Any = Rules(draws=4, select="best", stop_at=given, drawn_by="reference")  # type: ignore[arg-type]
+        assert type(rules.stop_at) is float
+        assert rules.stop_at == float(given)
 
 
 NESTED: list[tuple[dict[str, Any], str]] = [

@@ -18,6 +18,7 @@ from pa_middleware.guard.success import SuccessMap
 EXAMPLES: dict[str, Rules] = {
     "defaults": Rules(),
     "hand-set": Rules(threshold=-0.5, draws=4, draws_per_run=40, on_low="flag", mode="enforce"),
+    "stops early": Rules(draws=8, select="best", stop_at=0.05, drawn_by="reference"),
     "everything": Rules(
         threshold=-1.25,
         thresholds={"read_only": None, "irreversible": 1e-9, "final_answer": -3.0},
@@ -62,6 +63,9 @@ def test_the_schema_accepts_what_is_saved(name: str, tmp_path: Path) -> None:
         {"draws": 1.5},
         {"draws": 0},
         {"scoring_timeout": -1},
+        {"draws": 2, "select": "best", "stop_at": 0, "drawn_by": "policy"},
+        {"draws": 2, "select": "best", "stop_at": 1, "drawn_by": "policy"},
+        {"draws": 2, "select": "best", "stop_at": 0.1, "drawn_by": "agent"},
         {"abstain_message": ""},
     ],
 )

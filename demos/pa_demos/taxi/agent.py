@@ -8,15 +8,42 @@ The graph keeps the whole conversation in its state; the model is shown a window
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import BaseTool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from .environment import HORIZON, Taxi, action_of
 from .prompt import SYSTEM, window
+
+
+class World(Protocol):
+    """What an agent drives: one `Taxi`, or something that finds the taxi of the run that asks."""
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """True once the passenger is delivered or all steps are used."""
+        ...
+
+    def act(self, action: int) -> str:
+        """Take one step and answer the new observation."""
+        ...
+
+    def malformed(self) -> str:
+        """Take a step in which nothing happens."""
+        ...
+
+    def tools(self) -> list[BaseTool]:
+        """Tools that act here."""
+        ...
 
 
 def first_messages(taxi: Taxi) -> list[AnyMessage]:
@@ -31,9 +58,9 @@ def shown(state: MessagesState) -> list[BaseMessage]:
 
 
 def build_agent(
-    model: BaseChatModel, taxi: Taxi, *, takes_over: tuple[int, BaseChatModel] | None = None
+    model: BaseChatModel, taxi: World, *, takes_over: tuple[int, BaseChatModel] | None = None
 ) -> StateGraph[MessagesState, Any, Any, Any]:
-    """The agent of one episode, not compiled yet.
+    """The agent of one episode, or with `TaxiWorlds` of one episode a thread, not compiled yet.
 
     `takes_over` is a step of the taxi, from 0, and the model that drives from it on.
     """

@@ -10,7 +10,8 @@ ground truth; nothing here knows a language model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -132,8 +133,13 @@ class Taxi:
         self._seed = seed
         # The start is drawn under the key that no step uses, so that it does not depend on how long an episode lasts.
         self.state: int = int(self._random(HORIZON).choice(STATE_COUNT, p=dynamics().start))
-        self.steps: int = 0
+        self._before: tuple[int, ...] = ()  # the state before each step taken
         self.success: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Steps taken so far."""
+        return len(self._before)
 
     @property
     def goal(self) -> str:
@@ -167,31 +173,60 @@ class Taxi:
         world = dynamics()
         bounds = np.cumsum(world.probability[self.state, action])
         outcome = min(int(np.searchsorted(bounds, self._random(self.steps).random(), side="right")), _OUTCOMES - 1)
+        self._before = (*self._before, self.state)
         self.success = bool(world.delivers[self.state, action])
         self.state = int(world.next_state[self.state, action, outcome])
-        self.steps += 1
         return self.observation
 
     def malformed(self) -> str:
         """Take a step in which nothing happens: the agent wrote no legal call."""
         return self.act(MALFORMED)
 
+    def after(self, steps: int, *, rain: int | None = None) -> Taxi:
+        """Another taxi, as this one was after so many steps; it goes on in the same rain.
+
+        Args:
+            steps: 0 is the start.
+            rain: seed of other rain from there on.
+
+        Raises:
+            ValueError: this one has not taken so many steps.
+        """
+        if not 0 <= steps <= self.steps:
+            raise ValueError(f"steps must be 0 to {self.steps}, the steps taken so far, not {steps!r}")
+        twin = copy.copy(self)
+        if rain is not None:
+            twin._seed = rain
+        if steps < self.steps:
+            twin.state, twin.success = self._before[steps], False  # an episode that goes on has not delivered yet
+            twin._before = self._before[:steps]
+        return twin
+
     def tools(self) -> list[BaseTool]:
         """The tools of this episode; each acts and answers the new observation."""
-
-        def move(direction: Direction) -> str:
-            """Drive one cell; in the rain the taxi may drift sideways."""
-            return self.act(ACTIONS.index(direction))
-
-        def pickup() -> str:
-            """Take the passenger into the taxi."""
-            return self.act(ACTIONS.index("pickup"))
-
-        def dropoff() -> str:
-            """Let the passenger out of the taxi."""
-            return self.act(ACTIONS.index("dropoff"))
-
-        return [StructuredTool.from_function(tool) for tool in (move, pickup, dropoff)]
+        return taxi_tools(self.act)
 
     def _random(self, step: int) -> np.random.Generator:
         return np.random.default_rng((self._seed, step))
+
+
+def taxi_tools(act: Callable[[int], str]) -> list[BaseTool]:
+    """The agent's tools: move, pickup and dropoff.
+
+    Args:
+        act: takes the step of an action's number and answers the new observation.
+    """
+
+    def move(direction: Direction) -> str:
+        """Drive one cell; in the rain the taxi may drift sideways."""
+        return act(ACTIONS.index(direction))
+
+    def pickup() -> str:
+        """Take the passenger into the taxi."""
+        return act(ACTIONS.index("pickup"))
+
+    def dropoff() -> str:
+        """Let the passenger out of the taxi."""
+        return act(ACTIONS.index("dropoff"))
+
+    return [StructuredTool.from_function(tool) for tool in (move, pickup, dropoff)]

@@ -1,0 +1,209 @@
+"""A replay for the terminal: the suspects, the candidates at the fork, and both runs from there on, side by side.
+
+Readable without colour and at 80 columns. What a model or a tool wrote is untrusted: it is never read as markup, and
+control characters, escape sequences among them, are shown instead of sent to the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pa_middleware.guard.record import Record
+from pa_middleware.selection.replay import Attempt, Replay
+from pa_middleware.selection.trajectory import Trajectory
+from pa_middleware.tracing.table import visible
+
+_LONGEST = 160
+"""Characters of an untrusted text that are shown at most; a row of a table cuts it further, to its width."""
+_SUSPECTS = 5
+"""Suspects that are shown at most."""
+
+
+def render(replay: Replay) -> RenderableType:
+    """Something `rich.print` can show."""
+    head = Text(f"Run {_cut(replay.original.thread)}: {_told(replay.original, replay.succeeded)}.")
+    parts: list[RenderableType] = [head, Text()]
+    if replay.suspects:
+        parts += [_suspects(replay), Text()]
+    for attempt in replay.attempts:
+        parts += [_candidates(attempt), Text(), _side_by_side(replay, attempt), Text()]
+    return Group(*parts, _verdict(replay))
+
+
+def as_dict(replay: Replay) -> dict[str, Any]:
+    """All of it as plain values; texts as they were written, untrusted ones too."""
+    return {
+        "original": _run(replay.original, replay.succeeded),
+        "suspects": [asdict(suspect) for suspect in replay.suspects],
+        "attempts": [
+            {
+                "step": attempt.step,
+                "selected": attempt.choice["selected"],
+                "candidates": attempt.choice["candidates"],
+                "spent": _spent(attempt.run, attempt.step),
+                **_run(attempt.run, attempt.succeeded),
+            }
+            for attempt in replay.attempts
+        ],
+        "flipped": replay.flipped,
+        "decisive": replay.decisive,
+    }
+
+
+def _run(run: Trajectory, succeeded: bool | None) -> dict[str, Any]:
+    steps = [{"action": told, "score": score} for told, score in zip(actions(run), run.scores, strict=True)]
+    return {"thread": run.thread, "succeeded": succeeded, "finished": run.finished, **_spent(run), "steps": steps}
+
+
+def _spent(run: Trajectory, since: int = 0) -> dict[str, int | None]:
+    draws, tokens = drawn(run, since)
+    return {"draws": draws, "output_tokens": tokens}
+
+
+def actions(run: Trajectory) -> list[str]:
+    """Each action of a run in a few words, as untrusted as what the model wrote."""
+    written = {message.id: message for message in run.messages if isinstance(message, AIMessage)}
+    return [_action(record, written.get(record["id"])) for record in run.records]
+
+
+def drawn(run: Trajectory, since: int = 0) -> tuple[int, int | None]:
+    """Draws of a run from a step on, and the tokens generated for them; None if the model did not say."""
+    candidates = [each for record in run.records[since:] for each in record["candidates"]]
+    tokens = [each["output_tokens"] for each in candidates]
+    return len(candidates), None if None in tokens else sum(tokens)
+
+
+def _action(record: Record, message: AIMessage | None) -> str:
+    if message is None:  # the graph keeps no such message: trimmed away, or under another key
+        return _names([call["name"] for call in record["calls"]])
+    calls = [f"{call['name']} {json.dumps(call['args'], default=repr)}" for call in message.tool_calls]
+    return ", ".join(call.removesuffix(" {}") for call in calls) or message.text or "(no text)"
+
+
+def _names(tools: Sequence[str]) -> str:
+    return ", ".join(tools) or "(text)"
+
+
+def _suspects(replay: Replay) -> Table:
+    table = _table("Suspects, most suspect first")
+    for name in ("step", "action", "score", "ranked by", "margin"):
+        _column(table, name, right=name != "action")
+    told = actions(replay.original)
+    for suspect in replay.suspects[:_SUSPECTS]:
+        step = suspect.step
+        table.add_row(
+            str(step),
+            _cell(told[step]),
+            _number(replay.original.scores[step]),
+            f"{suspect.value:.3g}",
+            f"{suspect.margin:.3g}",
+        )
+    if len(replay.suspects) > _SUSPECTS:
+        table.caption = Text(f"and {len(replay.suspects) - _SUSPECTS} more")
+    return table
+
+
+def _candidates(attempt: Attempt) -> Table:
+    record = attempt.choice
+    table = _table(f"Drawn again at step {attempt.step}")
+    for name in ("draw", "action", "score", "tokens", ""):
+        _column(table, name, right=name in ("draw", "score", "tokens"))
+    taken = actions(attempt.run)[attempt.step] if attempt.step < attempt.run.length else ""
+    for number, candidate in enumerate(record["candidates"]):
+        selected, same = number == record["selected"], candidate["same_as"]
+        told = taken if selected or same == record["selected"] else _names(candidate["tools"])
+        tokens = candidate["output_tokens"]
+        notes = ["taken"] if selected else []
+        notes += [f"same as {same}"] if same is not None else []
+        notes += ["not scored"] if candidate["score"] is None else []
+        length = "" if tokens is None else str(tokens)
+        table.add_row(str(number), _cell(told), _number(candidate["score"]), length, ", ".join(notes))
+    return table
+
+
+def _side_by_side(replay: Replay, attempt: Attempt) -> Table:
+    table = _table(f"From step {attempt.step} on")
+    for name in ("step", "original", "score", "replayed", "score"):
+        _column(table, name, right=name in ("step", "score"))
+    columns = []
+    for run in (replay.original, attempt.run):
+        columns.append(list(zip(actions(run), run.scores, strict=True))[attempt.step :])
+    for number, pair in enumerate(zip_longest(*columns), start=attempt.step):
+        cells = []
+        for found in pair:
+            cells += [Text(), ""] if found is None else [_cell(found[0]), _number(found[1])]
+        table.add_row(str(number), *cells)
+    ends = (_outcome(replay.succeeded), _outcome(attempt.succeeded))
+    table.add_row("", ends[0], "", ends[1], "", style="bold")
+    return table
+
+
+def _verdict(replay: Replay) -> Text:
+    lines = []
+    for attempt in replay.attempts:
+        draws, tokens = drawn(attempt.run, attempt.step)
+        spent = f"{_count(draws, 'draw')}{'' if tokens is None else f', {tokens} tokens'}"
+        where = f"thread {_cut(attempt.run.thread)}"
+        steps = _count(attempt.run.length, "step")
+        lines.append(f"Step {attempt.step} taken otherwise: {_outcome(attempt.succeeded)} after {steps}, {where}.")
+        lines.append(f"The replay took {spent}.")
+    if replay.flipped:
+        lines.append(f"Step {replay.decisive} was decisive: with another draw there, the failed run succeeded.")
+        lines.append("All later steps were drawn anew as well, so that one run is evidence, and no proof.")
+    elif replay.succeeded:
+        lines.append("The original did not fail, so that there was nothing to flip.")
+    elif replay.flipped is None:
+        lines.append("Whether that is better nobody can say: the app has no `succeeded` that tells.")
+    else:
+        lines.append("The failed run failed again: no evidence that what was changed was decisive.")
+    return Text("\n".join(lines))
+
+
+def _told(run: Trajectory, succeeded: bool | None) -> str:
+    draws, tokens = drawn(run)
+    spent = f"{_count(draws, 'draw')}{'' if tokens is None else f', {tokens} tokens'}"
+    return f"{_outcome(succeeded)} after {_count(run.length, 'step')}, {spent}"
+
+
+def _outcome(succeeded: bool | None) -> str:
+    return "ended" if succeeded is None else "succeeded" if succeeded else "failed"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3g}"
+
+
+def _cut(untrusted: str) -> str:
+    return visible(untrusted[:_LONGEST])
+
+
+def _cell(untrusted: str) -> Text:
+    return Text(_cut(untrusted), no_wrap=True, overflow="ellipsis")
+
+
+def _table(title: str) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        title=Text(title, style="bold"),
+        title_justify="left",
+        title_style="",
+        caption_justify="left",
+    )
+
+
+def _column(table: Table, name: str, *, right: bool) -> None:
+    table.add_column(name, justify="right" if right else "left", no_wrap=right)
