@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pa_middleware.calibrate_command import calibrate
 from pa_middleware.gain_command import gain
+from pa_middleware.replay_command import replay
 
 app = typer.Typer(
     help="Guard LangGraph agents with progress advantage, and read what the guard recorded.",
@@ -20,6 +21,7 @@ app = typer.Typer(
 
 app.command()(calibrate)
 app.command()(gain)
+app.command()(replay)
 
 
 @app.command()
