@@ -12,12 +12,12 @@ runs       best of 8 whole runs by the score of the run, at an equal prefix and 
 replay     failed runs again from a suspected step, next to a random one, of those that a single change could flip
 live       the tables against the pair itself, and a few episodes in which both models run
 
-Every arm meets the same rain and the same dice of the agent, so that arms compare episode by episode; intervals are 95 %
-paired bootstraps. The arms are graphs: the demo's agent with `Guard`, `Rules` and `selection`, as a user would run them.
-Their chat model draws from the tabulated action probabilities of the shipped pair and their scorer answers from tables
-that `ModelPair.score` filled: the same numbers, a hundred times faster, which `live` checks. Where many conditions are
-compared they are simulated from the same tables without graphs, and a sample of the episodes is run in graphs as well:
-`graph_against_simulation` counts the episodes that differ, and must be 0.
+Every arm meets the same rain and the same dice of the agent, so that arms compare episode by episode; intervals are
+95 % paired bootstraps. The arms are graphs: the demo's agent with `Guard`, `Rules` and `selection`, as a user would run
+them. Their chat model draws from the tabulated action probabilities of the shipped pair, and their scorer answers from
+tables that `ModelPair.score` filled: the same numbers, a hundred times faster, which `live` checks. Where many
+conditions are compared they are simulated from the same tables without graphs, and a sample of the episodes is run in
+graphs as well: `graph_against_simulation` counts the episodes that differ, and must be 0.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ _RAN: tuple[Selector | Literal["random"], ...] = (*_SIGNALS, "self-certainty", "
 
 def selectors(work: Work) -> Report:
     """Best of four of the reference's actions, by six signals, in graphs."""
-    arms = {"unguarded": Arm(), **{name: Arm(selector=name, draws=4) for name in _RAN}}
+    arms: dict[str, Arm] = {"unguarded": Arm()}
+    for name in _RAN:
+        arms[name] = Arm(selector=name, draws=4)
     outcomes = {name: work.outcomes(arm) for name, arm in arms.items()}
     won = {name: successes(each).astype(np.float64) for name, each in outcomes.items()}
     report: Report = {
@@ -87,7 +89,7 @@ def wordings(work: Work, sample: Sequence[int]) -> Report:
         arms = {name: Arm("reference", name, draws, spoken) for name in _WORDED}
         won = {name: work.twin(arm).success.astype(np.float64) for name, arm in arms.items()}
         differing += sum(_checked(work, arms[name], sample) for name in ("progress advantage", "policy log-prob"))
-        entry = {name: mean(values) for name, values in won.items()}
+        entry: dict[str, Figure] = {name: mean(values) for name, values in won.items()}
         entry["minus_policy_log_prob"] = difference(won["progress advantage"], won["policy log-prob"])
         report[f"{spoken} | {draws}"] = entry
         rows.append({"wordings": spoken, "N": draws, **_row(entry)})

@@ -94,21 +94,17 @@ class Tables:
 
     def column(self, selector: Selector) -> Floats:
         """What a selector chooses by, [500, 6, W]: the more the better."""
-        match selector:
-            case "progress advantage":
-                return self.score
-            case "exact advantage":
-                return np.repeat(self.exact[:, :, None], self.score.shape[2], axis=2)
-            case "policy log-prob":
-                return self.policy
-            case "policy log-prob per token":
-                return self.policy / np.maximum(self.tokens, 1)
-            case "reference log-prob":
-                return self.reference
-            case "self-certainty":
-                return self.certainty
-            case "advantage without the text":
-                return np.repeat(self.score[:, :, :1], self.score.shape[2], axis=2)
+        wordings = self.score.shape[2]
+        columns: dict[Selector, Floats] = {
+            "progress advantage": self.score,
+            "exact advantage": np.repeat(self.exact[:, :, None], wordings, axis=2),
+            "policy log-prob": self.policy,
+            "policy log-prob per token": self.policy / np.maximum(self.tokens, 1),
+            "reference log-prob": self.reference,
+            "self-certainty": self.certainty,
+            "advantage without the text": np.repeat(self.score[:, :, :1], wordings, axis=2),
+        }
+        return columns[selector]
 
     def odds(self, agent: Agent) -> Floats:
         """Action probabilities of an agent, [500, 6]; the pair's own without what cannot be read."""

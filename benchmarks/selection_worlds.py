@@ -1,4 +1,4 @@
-"""Graphs of the benchmark: the demo's agent, its taxi by thread, and a chat model that draws by the benchmark's dice."""
+"""Graphs of the benchmark: the demo's agent, a taxi for each thread, and a chat model that draws by the dice."""
 
 from __future__ import annotations
 

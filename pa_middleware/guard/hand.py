@@ -42,6 +42,8 @@ class Hand:
         self.muted: list[Muted] = []
         self.started_ns: list[int] = []
         """When the scoring of each draw began."""
+        self.live = core.live
+        """What is drawn streams, and what is rejected is retracted."""
         self._first: dict[str, int] = {}
         """Where each action was first drawn."""
 
@@ -98,6 +100,7 @@ class Hand:
     def again(self, turn: Turn) -> Hand:
         """The same draws in a step that begins as theirs did; nothing is drawn or scored, and nothing streams."""
         twin = Hand(self._core, self.rules, turn, self._way)
+        twin.live = False
         twin.draws = list(self.draws)
         twin.started_ns = list(self.started_ns)
         twin.muted = [Muted(place.current_config()) for _ in self.draws]
@@ -108,7 +111,7 @@ class Hand:
         if self.rules.effective_mode == "shadow":
             muted = Muted(config)
         else:
-            muted = unmuted(config, draw=number) if self._core.live else mute(config)
+            muted = unmuted(config, draw=number) if self.live else mute(config)
         return await self._turn.draw(muted), muted
 
     def _take(self, proposal: Proposed, muted: Muted) -> None:

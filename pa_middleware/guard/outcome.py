@@ -61,7 +61,7 @@ def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: Step
         "span": span.traceparent,
     }
     _tell(core, hand, record, span, error)
-    if core.live and rules.effective_mode == "enforce":
+    if hand.live and rules.effective_mode == "enforce":
         _retract(hand, None if stopped else verdict.selected)
     if stopped:
         return turn.abstained(action, record), record

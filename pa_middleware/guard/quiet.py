@@ -57,7 +57,8 @@ class Muted:
 
 def unmuted(config: RunnableConfig, *, draw: int) -> Muted:
     """The config of a node under which everything streams, marked with the number of the draw."""
-    return Muted({**config, "metadata": {**config.get("metadata", {}), DRAW: draw}})
+    marked: RunnableConfig = {**config, "metadata": {**config.get("metadata", {}), DRAW: draw}}
+    return Muted(marked, {"config": marked})
 
 
 def mute(config: RunnableConfig) -> Muted:

@@ -103,6 +103,7 @@ def json_schema() -> dict[str, Any]:
     settings["draws"]["minimum"] = 1
     settings["draws_per_run"]["anyOf"][0]["minimum"] = 1
     settings["scoring_timeout"]["anyOf"][0]["exclusiveMinimum"] = 0
+    settings["stop_at"]["anyOf"][0] |= {"exclusiveMinimum": 0, "exclusiveMaximum": 1}
     settings["abstain_message"]["minLength"] = 1
     kinds = [kind for kind in KINDS if kind != "default"]
     settings["thresholds"] |= {"propertyNames": {"enum": kinds}, "additionalProperties": own}

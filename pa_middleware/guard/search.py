@@ -95,8 +95,8 @@ def search() -> Expanding | Taking | None:
 
 
 @contextmanager
-def searching(step: Expanding | Taking) -> Iterator[None]:
-    """Let this be what the next guarded step of a graph run in this block does."""
+def searching(step: Expanding | Taking | None) -> Iterator[None]:
+    """Let this be what the next guarded step of a graph run in this block does; None: as its rules say."""
     token = _current.set(step)
     try:
         yield

@@ -19,7 +19,7 @@ from pa_middleware.guard.judge import Verdict, judge, passes
 from pa_middleware.guard.outcome import settle
 from pa_middleware.guard.record import Record, steps_of
 from pa_middleware.guard.rules import Rules
-from pa_middleware.guard.search import Taking, choices, search
+from pa_middleware.guard.search import Taking, choices, search, searching
 from pa_middleware.guard.turn import LetBe, Turn
 from pa_middleware.guard.way import Way
 
@@ -39,9 +39,12 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
     taken = steps_of(turn.records)
     anchors = (record["anchor"] for record in reversed(turn.records) if record.get("anchor"))
     anchor = None if asked is not None and asked.forked else next(anchors, None)
-    with core.telemetry.step(
-        index=len(taken), attempt=place.attempt(config), anchor=anchor, attributes=place.origin(config)
-    ) as span:
+    with (
+        searching(None),  # steps within this one, of graphs in its node, are none that the search asks about
+        core.telemetry.step(
+            index=len(taken), attempt=place.attempt(config), anchor=anchor, attributes=place.origin(config)
+        ) as span,
+    ):
         if isinstance(asked, Taking):
             hand, verdict = asked.choices.hand.again(turn), asked.verdict(core)
         else:

@@ -73,10 +73,18 @@ async def in_tasks(making: Sequence[Making[Result]], at_once: int) -> list[Resul
         Exception: what the first of them that failed raised; the others are cancelled.
     """
     free = asyncio.Semaphore(at_once)
+    failed = False
 
     async def make(begin: Making[Result]) -> Result:
+        nonlocal failed
         async with free:
-            return await begin()
+            if failed:  # its turn came before it could be cancelled
+                raise asyncio.CancelledError
+            try:
+                return await begin()
+            except BaseException:
+                failed = True
+                raise
 
     tasks = [asyncio.ensure_future(make(begin)) for begin in making]
     try:

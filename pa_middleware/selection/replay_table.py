@@ -135,11 +135,11 @@ def _side_by_side(replay: Replay, attempt: Attempt) -> Table:
     table = _table(f"From step {attempt.step} on")
     for name in ("step", "original", "score", "replayed", "score"):
         _column(table, name, right=name in ("step", "score"))
-    columns = []
-    for run in (replay.original, attempt.run):
-        columns.append(list(zip(actions(run), run.scores, strict=True))[attempt.step :])
+    columns = [
+        list(zip(actions(run), run.scores, strict=True))[attempt.step :] for run in (replay.original, attempt.run)
+    ]
     for number, pair in enumerate(zip_longest(*columns), start=attempt.step):
-        cells = []
+        cells: list[RenderableType] = []
         for found in pair:
             cells += [Text(), ""] if found is None else [_cell(found[0]), _number(found[1])]
         table.add_row(str(number), *cells)

@@ -83,10 +83,10 @@ def test_a_setting_without_effect_is_refused_with_the_remedy(settings: dict[str,
 def test_stopping_early_needs_to_be_told_who_draws() -> None:
     with pytest.raises(RulesError, match="drawn_by is None; allowed: with stop_at, 'policy' or 'reference'"):
         Rules(draws=4, select="best", stop_at=0.1)
-    for given in (Fraction(1, 10), np.float32(0.5), np.float64(0.5)):
-        rules: Any = Rules(draws=4, select="best", stop_at=given, drawn_by="reference")  # type: ignore[arg-type]
+    for chance in (Fraction(1, 10), np.float32(0.5), np.float64(0.5)):
+        rules: Any = Rules(draws=4, select="best", stop_at=chance, drawn_by="reference")  # type: ignore[arg-type]
         assert type(rules.stop_at) is float
-        assert rules.stop_at == float(given)
+        assert rules.stop_at == float(chance)
 
 
 NESTED: list[tuple[dict[str, Any], str]] = [

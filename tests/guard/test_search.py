@@ -1,4 +1,4 @@
-"""A search takes a guarded step over: it is shown all candidates of one step, and has one of them taken in another run."""
+"""A search takes a guarded step over: it is shown all candidates, and has one of them taken in another run."""
 
 from __future__ import annotations
 
@@ -247,10 +247,11 @@ def test_an_interrupt_of_the_node_leaves_the_search_unanswered_until_it_is_resum
     agent_ = Agent(builder.compile(checkpointer=InMemorySaver()), Scripted(replies=[]), None, World())
     expanding = Expanding(1)
     agent_.go(expanding)
-    assert expanding.found is None
+    first: Any = expanding.found
+    assert first is None
     agent_.go(expanding, Command(resume="7"))
-    assert expanding.found is not None
-    assert expanding.found.score(0) == 7.0
+    found: Any = expanding.found
+    assert found.score(0) == 7.0
 
 
 @HOWS

@@ -47,8 +47,10 @@ def test_the_model_step_shows_its_candidates_and_another_run_takes_one(how: How,
 
     final = go(agent, how, Taking(expanding.found, 2), "b")
     assert agent.world.ran == [3.0], "what was taken runs, and nothing else"
-    assert (len(agent.model.asked), len(agent.scorer.steps)) == (asked + 1, scored + 1), "its second step goes by itself"
-    assert [record["reason"] for record in final["pa"]][0] == "searched"
+    assert (len(agent.model.asked), len(agent.scorer.steps)) == (asked + 1, scored + 1), (
+        "its second step goes by itself"
+    )
+    assert final["pa"][0]["reason"] == "searched"
     assert [len(record["candidates"]) for record in final["pa"]] == [4, 1]
     assert final["messages"][-1].text == "done #5"
 

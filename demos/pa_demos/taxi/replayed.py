@@ -1,7 +1,7 @@
 """The demo's failed episodes, for `pa-middleware replay weak-110000 --app pa_demos.taxi.replayed:app`.
 
-An episode is the same every time it is run, so none is stored: the one that is asked for is run again first, by the weak
-driver and watched by a guard that changes nothing, and then replayed.
+An episode is the same every time it is run, so none is stored: the one that is asked for is run again first, by the
+weak driver and watched by a guard that changes nothing, and then replayed.
 """
 
 from __future__ import annotations
