@@ -31,7 +31,8 @@ bench-scoring: $(READY)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.scoring $(if $(BENCH_JSON),--json $(BENCH_JSON))
 
 bench-selection: $(READY)
-	$(BIN)/python -m benchmarks.selection --json $(or $(BENCH_JSON),build/selection.json)
+	mkdir -p build
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.selection --json $(or $(BENCH_JSON),build/selection.json)
 
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair

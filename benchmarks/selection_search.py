@@ -30,13 +30,12 @@ class BeamArm:
     """One way to search."""
 
     agent: Agent = "reference"
-    aggregation: StepAggregation = "sum"
-    own_rain: bool = False
+    aggregation: StepAggregation = "mean"
 
 
 def beam_episode(arm: BeamArm, seed: int) -> dict[str, float]:
     """How one search went: the success of each way to choose among its branches, and its cost."""
-    worlds = Worlds(seed, own_rain=arm.own_rain)
+    worlds = Worlds(seed)
     driver = Arm(arm.agent).driver(known())
     graph = build(worlds, driver, scorer("progress advantage"), Rules()).compile(checkpointer=InMemorySaver())
     found = beam_search(
@@ -67,7 +66,7 @@ def beam(work: Work, fewer: Sequence[int]) -> Report:
     """Width 2, expand 4, next to best of 8: as many draws a level. The arms after the first run fewer episodes."""
     rows: list[dict[str, object]] = []
     report: Report = {}
-    for arm in (BeamArm(), BeamArm(aggregation="mean"), BeamArm(own_rain=True)):
+    for arm in (BeamArm(), BeamArm(aggregation="sum")):
         seeds = fewer if rows else work.seeds
         chance = work.chance.take(np.flatnonzero(np.isin(work.chance.seeds, seeds)))
         plain = run(Arm(arm.agent, "progress advantage", WIDTH * EXPAND).choice(work.tables), chance)
@@ -86,11 +85,10 @@ def beam(work: Work, fewer: Sequence[int]) -> Report:
         entry["best_of_8_draws_per_run"] = float(plain.steps.mean() * WIDTH * EXPAND)
         costs = ("draws", "tool_executions", "forks", "checkpoints", "checkpoint_bytes")
         entry |= {f"{name}_per_run": float(columns[name].mean()) for name in costs}
-        report[f"{arm.agent} | {arm.aggregation} | {'own rain' if arm.own_rain else 'same rain'}"] = entry
+        report[f"{arm.agent} | {arm.aggregation}"] = entry
         rows.append(
             {
                 "ranked by": arm.aggregation,
-                "rain": "own" if arm.own_rain else "same",
                 "episodes": len(seeds),
                 "best of 4": entry["best_of_4"].brief,
                 "best of 8": entry["best_of_8"].brief,

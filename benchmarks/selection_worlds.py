@@ -27,9 +27,6 @@ from pa_middleware import Guard, Rules
 from pa_middleware.scoring.scorer import Scorer
 from pa_middleware.selection import Fork
 
-OWN_RAIN = 1_000_000_000
-"""Added to the seed, for each lane, where every branch has a rain of its own."""
-
 
 class Worlds:
     """The taxis of one seed, one for each thread; in a graph it stands where a `Taxi` stands.
@@ -37,13 +34,11 @@ class Worlds:
     Args:
         seed: of start, rain and draws.
         again: a forked run draws its first action with fresh dice, all later ones with those of the run it left.
-        own_rain: a forked world goes on with a rain of its own.
     """
 
-    def __init__(self, seed: int, *, again: bool = False, own_rain: bool = False) -> None:
+    def __init__(self, seed: int, *, again: bool = False) -> None:
         self.seed = seed
         self._again = again
-        self._own_rain = own_rain
         self._past: dict[str, list[Taxi]] = defaultdict(lambda: [Taxi(seed)])
         self._lanes: dict[str, int] = {}
         self._drawn: dict[tuple[str, int], int] = defaultdict(int)
@@ -84,8 +79,6 @@ class Worlds:
         if fork.source is None:
             return
         taxi = copy.copy(self._past[fork.source][fork.steps])
-        if self._own_rain:
-            taxi._seed = self.seed + OWN_RAIN * lane
         self._past[fork.target] = [*self._past[fork.source][: fork.steps], taxi]
         if self._again:
             self._drawn[fork.target, fork.steps] = FRESH

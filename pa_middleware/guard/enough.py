@@ -35,7 +35,13 @@ def chance_of_better(draws: Sequence[Draw], left: int, rules: Rules, *, beta: fl
 
     Naive equivalent, for `policy`: `1 - (1 - (1 - sum(exp(policy_log_prob) of the distinct draws))) ** left`.
     """
-    seen = [(draw.score, draw.least_margin) for draw in draws if draw.same_as is None and draw.score is not None]
+    # Actions that a template writes alike are one: by their tokens' log-ratios and log-probs, which then are the same.
+    distinct = {
+        (draw.score.token_log_ratios, draw.score.policy_log_prob): (draw.score, draw.least_margin)
+        for draw in draws
+        if draw.same_as is None and draw.score is not None
+    }
+    seen = list(distinct.values())
     unseen = 1 - sum(math.exp(score.policy_log_prob - margin) for score, margin in seen)
     if rules.drawn_by == "reference":
         of_reference = 1 - sum(math.exp(score.reference_log_prob - margin) for score, margin in seen)

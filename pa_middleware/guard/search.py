@@ -57,7 +57,9 @@ class Expanding:
         several: dict[str, Any] = {"draws": self.draws, "select": "best" if self.draws > 1 else "first_pass"}
         if own.judges and own.effective_mode == "enforce":
             return replace(own, **several, draws_per_run=None, stop_at=None, drawn_by=None)
-        return Rules(**several, on_scorer_error=own.on_scorer_error, abstain_message=own.abstain_message)
+        return Rules(
+            **several, tools=own.tools, on_scorer_error=own.on_scorer_error, abstain_message=own.abstain_message
+        )
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -59,7 +60,9 @@ async def in_threads(making: Sequence[Making[Result]], at_once: int) -> list[Res
     with ContextThreadPoolExecutor(max_workers=at_once) as pool:
         futures = [pool.submit(_make, begin) for begin in making]
         try:
-            return [future.result() for future in futures]
+            ended = wait(futures, return_when=FIRST_EXCEPTION).done
+            failed = [future for future in futures if future in ended and future.exception() is not None]
+            return [future.result() for future in failed or futures]
         except BaseException:
             for future in futures:
                 future.cancel()

@@ -76,7 +76,7 @@ def best_of_n(
         fork_environment: makes a fresh world for each run; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         aggregation: makes one score of a run's steps. None is best everywhere: choose on data of your own.
-        prefix: how many first steps to compare; None: as many as the shortest run has.
+        prefix: how many first steps to compare; None: as many as the shortest run has, which is the most in any case.
         at_once: most runs at the same time: by default one, and in `abest_of_n` all.
 
     Raises:
@@ -132,7 +132,8 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
         raise failed[0][1]
     if not runs:
         raise SelectionError("no run came to an end: they wait for a human, and nobody answers in a search")
-    prefix = plan.prefix or min(run.length for run in runs)
+    shortest = min(run.length for run in runs)
+    prefix = min(plan.prefix or shortest, shortest)
     scores = tuple(run.score(plan.aggregation, prefix) for run in runs)
     if all(score is None for score in scores):
         raise SelectionError(f"no run has a score for each of its first {prefix} steps; the records say what failed")

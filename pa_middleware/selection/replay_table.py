@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -66,21 +66,14 @@ def _run(run: Trajectory, succeeded: bool | None) -> dict[str, Any]:
 
 
 def _spent(run: Trajectory, since: int = 0) -> dict[str, int | None]:
-    draws, tokens = drawn(run, since)
-    return {"draws": draws, "output_tokens": tokens}
+    rest = replace(run, records=run.records[since:])
+    return {"draws": rest.draws, "output_tokens": rest.output_tokens}
 
 
 def actions(run: Trajectory) -> list[str]:
     """Each action of a run in a few words, as untrusted as what the model wrote."""
     written = {message.id: message for message in run.messages if isinstance(message, AIMessage)}
     return [_action(record, written.get(record["id"])) for record in run.records]
-
-
-def drawn(run: Trajectory, since: int = 0) -> tuple[int, int | None]:
-    """Draws of a run from a step on, and the tokens generated for them; None if the model did not say."""
-    candidates = [each for record in run.records[since:] for each in record["candidates"]]
-    tokens = [each["output_tokens"] for each in candidates]
-    return len(candidates), None if None in tokens else sum(tokens)
 
 
 def _action(record: Record, message: AIMessage | None) -> str:
@@ -151,12 +144,10 @@ def _side_by_side(replay: Replay, attempt: Attempt) -> Table:
 def _verdict(replay: Replay) -> Text:
     lines = []
     for attempt in replay.attempts:
-        draws, tokens = drawn(attempt.run, attempt.step)
-        spent = f"{_count(draws, 'draw')}{'' if tokens is None else f', {tokens} tokens'}"
         where = f"thread {_cut(attempt.run.thread)}"
         steps = _count(attempt.run.length, "step")
         lines.append(f"Step {attempt.step} taken otherwise: {_outcome(attempt.succeeded)} after {steps}, {where}.")
-        lines.append(f"The replay took {spent}.")
+        lines.append(f"The replay took {_cost(attempt.run, attempt.step)}.")
     if replay.flipped:
         lines.append(f"Step {replay.decisive} was decisive: with another draw there, the failed run succeeded.")
         lines.append("All later steps were drawn anew as well, so that one run is evidence, and no proof.")
@@ -170,9 +161,13 @@ def _verdict(replay: Replay) -> Text:
 
 
 def _told(run: Trajectory, succeeded: bool | None) -> str:
-    draws, tokens = drawn(run)
-    spent = f"{_count(draws, 'draw')}{'' if tokens is None else f', {tokens} tokens'}"
-    return f"{_outcome(succeeded)} after {_count(run.length, 'step')}, {spent}"
+    return f"{_outcome(succeeded)} after {_count(run.length, 'step')}, {_cost(run)}"
+
+
+def _cost(run: Trajectory, since: int = 0) -> str:
+    spent = _spent(run, since)
+    tokens = spent["output_tokens"]
+    return f"{_count(spent['draws'] or 0, 'draw')}{'' if tokens is None else f', {tokens} tokens'}"
 
 
 def _outcome(succeeded: bool | None) -> str:
