@@ -1,4 +1,4 @@
-"""The README shows what runs."""
+"""README and docs show what runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from typer.testing import CliRunner
 from pa_middleware.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+TEXTS = [README, README.parent / "docs" / "choosing.md"]
+BLOCKS = [
+    block
+    for text in TEXTS
+    for block in re.findall(r"^```(\w+)\n(.*?)^```$", text.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+]
 
 
 def test_every_python_block_runs_in_the_order_a_reader_would_run_them(

@@ -53,6 +53,7 @@ def beam_search(
     depth: int,
     agent: str = "agent",
     config: RunnableConfig | None = None,
+    context: Any = None,
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
@@ -70,6 +71,7 @@ def beam_search(
         depth: most actions of a branch.
         agent: the node that proposes actions; `model` in an agent of `create_agent`.
         config: of every branch. They get threads of their own, named after its `thread_id` if it has one.
+        context: of every run, for a graph that has a `context_schema`.
         fork_environment: makes a world for each branch; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         aggregation: makes one score of a branch's steps. Branches of a level have the same number of them; one that is
@@ -79,7 +81,7 @@ def beam_search(
         SelectionError: no world, no checkpointer, no guard, no such node, a thread that exists already, a graph that
             asks a human, or several agents that act at once.
     """
-    driver = Driver(graph, fork_environment, waits=True)
+    driver = Driver(graph, fork_environment, waits=True, context=context)
     plan = _Plan(input, width, expand, depth, agent, config, side_effect_free, aggregation)
     return run_immediately(_search(driver, plan))
 
@@ -93,12 +95,13 @@ async def abeam_search(
     depth: int,
     agent: str = "agent",
     config: RunnableConfig | None = None,
+    context: Any = None,
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
 ) -> Beam:
     """As `beam_search`, in an event loop; the branches of a level draw and run side by side."""
-    driver = Driver(graph, fork_environment, waits=False)
+    driver = Driver(graph, fork_environment, waits=False, context=context)
     plan = _Plan(input, width, expand, depth, agent, config, side_effect_free, aggregation)
     return await _search(driver, plan)
 

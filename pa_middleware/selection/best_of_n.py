@@ -60,6 +60,7 @@ def best_of_n(
     n: int,
     *,
     config: RunnableConfig | None = None,
+    context: Any = None,
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
@@ -73,6 +74,7 @@ def best_of_n(
         input: of every run.
         n: how many runs, from 2 on.
         config: of every run. They get threads of their own, named after its `thread_id` if it has one.
+        context: of every run, for a graph that has a `context_schema`.
         fork_environment: makes a fresh world for each run; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         aggregation: makes one score of a run's steps. None is best everywhere: choose on data of your own.
@@ -83,7 +85,7 @@ def best_of_n(
         SelectionError: no world, no guard, a thread that exists already, or no run that has a score.
         Exception: what the runs raised, if all did.
     """
-    driver = Driver(graph, fork_environment, waits=True)
+    driver = Driver(graph, fork_environment, waits=True, context=context)
     plan = _Plan(input, n, config, aggregation, prefix, at_once, side_effect_free)
     return run_immediately(_best_of_n(driver, plan))
 
@@ -94,6 +96,7 @@ async def abest_of_n(
     n: int,
     *,
     config: RunnableConfig | None = None,
+    context: Any = None,
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
@@ -101,7 +104,7 @@ async def abest_of_n(
     at_once: int | None = None,
 ) -> BestOfN:
     """As `best_of_n`, in an event loop."""
-    driver = Driver(graph, fork_environment, waits=False)
+    driver = Driver(graph, fork_environment, waits=False, context=context)
     return await _best_of_n(driver, _Plan(input, n, config, aggregation, prefix, at_once, side_effect_free))
 
 

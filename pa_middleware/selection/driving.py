@@ -27,9 +27,12 @@ class Driver:
     fork_environment: ForkEnvironment | None
     waits: bool
     """In a thread that waits: then none of these coroutines ever suspends."""
+    context: Any = None
+    """Of every run, for a graph that has a `context_schema`."""
 
     async def run(self, value: Any, config: RunnableConfig, **settings: Any) -> Any:
         """The graph's output. Decisions are stored before their tools run, where they are stored at all."""
+        settings["context"] = self.context
         if isinstance(self.graph.checkpointer, BaseCheckpointSaver):
             settings["durability"] = "sync"
         if self.waits:

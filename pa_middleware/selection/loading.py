@@ -21,7 +21,7 @@ class AppError(ValueError):
 
 
 def load(name: str, run: str) -> Any:
-    """What a name stands for, called if it is a function: with the run's thread id, if it takes an argument.
+    """What a name stands for, called if it is a function: with the run's thread id, if it needs an argument.
 
     Modules are looked for in the current folder, too.
 
@@ -29,7 +29,7 @@ def load(name: str, run: str) -> Any:
         AppError: no such module or attribute, or a function that takes more.
     """
     module, colon, path = name.partition(":")
-    if not (module and colon and path):
+    if not (colon and path and all(part.isidentifier() for part in module.split("."))):
         raise AppError(f"{name!r}; needed: module:attribute, such as pa_demos.taxi.replayed:app")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -59,6 +59,8 @@ async def entered(made: Any, name: str, stack: AsyncExitStack) -> Replayable:
     else:
         app = stack.enter_context(made) if hasattr(made, "__enter__") else made
     if not isinstance(app, Replayable):
+        if inspect.iscoroutine(app):
+            app.close()  # of a coroutine function: nobody will await it
         raise AppError(f"{name!r} gives {app!r:.100}; {_NEEDED}")
     if app.close is not None:
         stack.callback(app.close)
@@ -71,7 +73,10 @@ def needs_loop(made: Any) -> bool:
 
 
 def _called(name: str, function: Any, run: str) -> Any:
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:  # a builtin that does not tell
+        raise AppError(f"{name!r} is {function!r:.100}; {_NEEDED}") from error
     for arguments in ((), (run,)):
         try:
             signature.bind(*arguments)

@@ -3,6 +3,9 @@
 Attribution says which step of a failed run was decisive; that is a correlation. Replay intervenes: it forks the run
 before that step, draws the action again as the best of several, leaves all else as it was, and runs on. If the outcome
 changes, the step mattered.
+
+In a conversation of several turns the replayed run ends with the turn of that step: what the user said afterwards was
+said to another agent.
 """
 
 from __future__ import annotations
@@ -76,6 +79,7 @@ def replay(
     tries: int = 1,
     draws: int = 8,
     config: RunnableConfig | None = None,
+    context: Any = None,
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     succeeded: Succeeded | None = None,
@@ -92,6 +96,7 @@ def replay(
         draws: candidates for that step, of which the best is taken. All later steps go by the guard's rules, as they
             did.
         config: of the replayed run, in all but its thread.
+        context: of the replayed run, for a graph that has a `context_schema`.
         fork_environment: makes a world as it was before the step; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         succeeded: tells whether a run did what it was to do; called for both.
@@ -99,7 +104,7 @@ def replay(
     Raises:
         SelectionError: no world, no checkpointer, no such run or step, a run that is not finished or holds no scores.
     """
-    driver = Driver(graph, fork_environment, waits=True)
+    driver = Driver(graph, fork_environment, waits=True, context=context)
     plan = _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
     return run_immediately(_replay(driver, plan))
 
@@ -114,12 +119,13 @@ async def areplay(
     tries: int = 1,
     draws: int = 8,
     config: RunnableConfig | None = None,
+    context: Any = None,
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     succeeded: Succeeded | None = None,
 ) -> Replay:
     """As `replay`, in an event loop."""
-    driver = Driver(graph, fork_environment, waits=False)
+    driver = Driver(graph, fork_environment, waits=False, context=context)
     return await _replay(
         driver, _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
     )

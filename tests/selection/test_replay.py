@@ -5,24 +5,42 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path as File
 from typing import Any, get_args
 
 import aiosqlite
 import pytest
-from guard.agents import enforced
+from guard.agents import ByArgument, enforced, say
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.graph import MessagesState
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
 from selection.worlds import GO, How, Path, agent, run, taken, thread
 
-from pa_middleware import Rules, record
-from pa_middleware.selection import Replay, SelectionError, Trajectory, areplay, replay
+from pa_middleware import Guard, GuardState, Rules, record
+from pa_middleware.selection import (
+    Replay,
+    SelectionError,
+    Trajectory,
+    abeam_search,
+    abest_of_n,
+    areplay,
+    beam_search,
+    best_of_n,
+    replay,
+)
 from pa_middleware.tracing import read
 
 hows = pytest.mark.parametrize("how", get_args(How))
 PLAN = (1.0, -5.0, 2.0)
 """What the agent does by itself; at the second step it could also do 4, and then goes on with 3."""
+
+
+@dataclass
+class Who:
+    name: str
 
 
 def _follows(path: Path) -> Sequence[float | None]:
@@ -216,3 +234,31 @@ def test_a_run_that_is_unknown_unfinished_or_kept_without_its_steps_cannot_be_re
     _broken(waiting, "not finished")
     _broken(only_its_end, "is gone")
     _broken(unguarded, "no guard's records")
+
+
+@hows
+def test_searches_hand_on_the_context_that_a_graph_asks_for(how: How) -> None:
+    told: list[Any] = []
+
+    def node(state: GuardState, runtime: Runtime[Who]) -> Any:
+        told.append(runtime.context.name)
+        return {"messages": [say(1.0)]}
+
+    builder: Any = StateGraph(GuardState, context_schema=Who)
+    builder.add_node("agent", Guard(ByArgument(), Rules()).node(node))
+    builder.add_edge(START, "agent")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    shared: Any = {"side_effect_free": True, "context": Who("me")}
+    run(how, best_of_n, abest_of_n, graph, GO, 2, **shared, config=thread("n"))
+    run(how, beam_search, abeam_search, graph, GO, width=1, expand=2, depth=1, **shared, config=thread("beam"))
+    run(how, replay, areplay, graph, "n/0", draws=2, **shared)
+    assert told == ["me"] * (2 + 2 + 2)
+
+
+def test_a_replay_ends_with_the_turn_of_its_step() -> None:
+    graph, worlds, _ = _ran("sync")
+    graph.invoke(GO, thread("run"), durability="sync")
+    assert len(graph.get_state(thread("run")).values["pa"]) == 5
+    [attempt] = _replay("sync", graph, worlds, step=1).attempts
+    assert [message.type for message in attempt.run.messages].count("human") == 1
+    assert attempt.run.finished

@@ -11,6 +11,7 @@ import re
 from langgraph.checkpoint.memory import InMemorySaver
 from opentelemetry.trace import NoOpTracerProvider
 from pa_transformers import LocalChatModel
+from transformers.utils import logging
 
 from pa_middleware import Guard, Rules
 from pa_middleware.selection import SelectionError
@@ -35,6 +36,7 @@ def app(run: str) -> Replayable:
     match = _RUN.fullmatch(run)
     if match is None:
         raise SelectionError(f"there is no run {run!r}; this driver's are weak- and a seed, such as weak-110000")
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     seed = int(match[1])
     pair, worlds = shipped_pair(), TaxiWorlds(seed)
     driver = LocalChatModel(model=pair.reference.model, tokenizer=pair.tokenizer, max_new_tokens=24, seed=seed)
