@@ -108,6 +108,32 @@ def test_the_step_can_be_given_and_outcomes_be_unknown(module: Any) -> None:
     assert "nobody can say" in words
 
 
+def test_the_first_step_below_its_threshold_is_replayed_by_that_rule(module: Any, tmp_path: File) -> None:
+    module.app = _replayable()
+    file = tmp_path / "r.json"
+    options = ["--rule", "first_below", "--threshold", "1.5", "--tries", "3", "--draws", "3"]
+    assert _run("run", *options, "--json", file).exit_code == 0
+    told = json.loads(file.read_text(encoding="utf-8"))
+    assert [suspect["step"] for suspect in told["suspects"]] == [0, 1, 3]
+    assert [(each["step"], each["succeeded"]) for each in told["attempts"]][-1] == (told["decisive"], True)
+    assert len(told["attempts"]) <= 3
+
+
+def test_suspects_are_tried_until_one_succeeds_or_so_many_were(module: Any) -> None:
+    module.app = _replayable(succeeded=lambda run: False)
+    result = _run("run", "--tries", 2, "--rule", "lowest")
+    assert result.exit_code == 0, result.output
+    assert re.findall(r"Step (\d) taken otherwise", _words(result)) == ["1", "3"]
+    assert "The failed run failed again" in _words(result)
+
+
+def test_a_file_that_cannot_be_written_is_refused_after_the_outcome_was_shown(module: Any, tmp_path: File) -> None:
+    module.app = _replayable()
+    result = _run("run", "--json", tmp_path)
+    _refused(result, "Invalid value for --json")
+    assert "Drawn again at step 1" in _words(result)
+
+
 def test_a_failed_replay_is_no_evidence_and_a_success_has_nothing_to_flip(module: Any) -> None:
     module.app = _replayable()
     assert "The failed run failed again" in _words(_run("run", "--from", 2))

@@ -79,8 +79,12 @@ def actions(run: Trajectory) -> list[str]:
 def _action(record: Record, message: AIMessage | None) -> str:
     if message is None:  # the graph keeps no such message: trimmed away, or under another key
         return _names([call["name"] for call in record["calls"]])
-    calls = [f"{call['name']} {json.dumps(call['args'], default=repr, ensure_ascii=False)}" for call in message.tool_calls]
+    calls = [f"{call['name']} {_json(call['args'])}" for call in message.tool_calls]
     return ", ".join(call.removesuffix(" {}") for call in calls) or message.text or "(no text)"
+
+
+def _json(args: Any) -> str:
+    return json.dumps(args, default=repr, ensure_ascii=False)  # escaped, most scripts could not be read
 
 
 def _names(tools: Sequence[str]) -> str:

@@ -1,0 +1,149 @@
+"""A replay for the terminal and as plain values, from runs made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from rich.cells import cell_len
+from rich.console import Console
+
+from pa_middleware.debugging.attribution import attribute
+from pa_middleware.selection import Replay, Trajectory
+from pa_middleware.selection.replay import Attempt
+from pa_middleware.selection.replay_table import as_dict, render
+
+HOSTILE = (
+    "[red]mine[/red][link=http://x]\x1b[31m\x1b]0;owned\x07\x9b2J\u202ebackwards\u2066\u200b\n\r\t\x00"
+    "[/] \ud800 " + "z" * 10_000
+)
+
+
+def _candidate(score: float | None, tokens: int | None, same_as: int | None = None) -> dict[str, Any]:
+    return {"score": score, "tools": ["act"], "same_as": same_as, "output_tokens": tokens}
+
+
+def _run(
+    name: str,
+    scores: Sequence[float | None],
+    args: Sequence[dict[str, Any]] = (),
+    *,
+    tokens: int | None = 3,
+    keeps: bool = True,
+    tool: str = "act",
+) -> Trajectory:
+    """A run of one draw a step, which calls a tool each time."""
+    given = [*args, *({"x": step} for step in range(len(args), len(scores)))]
+    written = [
+        AIMessage("", id=f"m{step}", tool_calls=[{"name": tool, "args": each, "id": f"c{step}"}])
+        for step, each in enumerate(given)
+    ]
+    records = tuple(
+        {
+            "id": message.id,
+            "score": score,
+            "selected": 0,
+            "calls": [{"name": tool, "id": message.tool_calls[0]["id"]}],
+            "candidates": [_candidate(score, tokens)],
+        }
+        for message, score in zip(written, scores, strict=True)
+    )
+    return Trajectory(name, records, {"messages": written if keeps else []}, True)
+
+
+def _replay(original: Trajectory, *runs: tuple[int, Trajectory, bool | None], succeeded: bool | None = False) -> Replay:
+    attempts = tuple(Attempt(step, run.records[step], run, ended) for step, run, ended in runs)
+    return Replay(original, succeeded, attribute(original.scores), attempts)
+
+
+def _shown(replay: Replay, width: int = 80) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=True, color_system=None).print(render(replay))
+    return out.getvalue()
+
+
+def _words(replay: Replay) -> str:
+    return " ".join(_shown(replay, 160).split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("where", ["arguments", "tool", "text", "thread", "gone"])
+def test_untrusted_text_is_inert_cut_and_within_the_width_wherever_it_stands(width: int, where: str) -> None:
+    name = HOSTILE if where == "thread" else "run"
+    args: list[dict[str, Any]] = [{"x": 1}, {"q": HOSTILE, HOSTILE: 1}] if where == "arguments" else []
+    tool = HOSTILE if where in ("tool", "gone") else "act"
+    runs = [_run(name, [1.0, -5.0, 2.0], args, tool=tool, keeps=where != "gone") for _ in range(2)]
+    for run in runs:
+        run.records[1]["candidates"].append(_candidate(None, None) | {"tools": [tool]})
+        if where == "text":
+            run.values["messages"][1] = AIMessage(HOSTILE, id="m1")
+    shown = _shown(_replay(runs[0], (1, runs[1], True)), width)
+    assert [char for char in shown if not char.isprintable() and char != "\n"] == []
+    assert max(map(cell_len, shown.splitlines())) <= width
+    assert len(shown) < 10_000
+    if width == 200 or where == "thread":
+        assert "[red]mine[/red][link=http://x]" in shown
+    for number in ("-5", "+2"):
+        assert number in shown
+
+
+@pytest.mark.parametrize("text", ["漢字かな交じり", "Straße — naïve", "مرحبا"])
+def test_texts_of_other_scripts_stay_readable_and_within_the_width(text: str) -> None:
+    run = _run("run", [1.0, -5.0], [{"x": 1}, {"q": text}])
+    shown = _shown(_replay(run, (1, run, False)), 120)
+    assert shown.count(text) == 4
+    long = _run("run", [1.0], [{"q": text * 30}])
+    assert max(map(cell_len, _shown(_replay(long, (0, long, False))).splitlines())) <= 80
+
+
+def test_all_attempts_are_shown_in_turn_each_with_its_cost_from_the_fork_on() -> None:
+    original = _run("run", [1.0, -5.0, -6.0, 2.0])
+    first, second = _run("run/replay-2", [1.0, -5.0, 0.5]), _run("run/replay-1", [1.0, 4.0, 3.0, 2.0, 1.0])
+    words = _words(_replay(original, (2, first, False), (1, second, True)))
+    assert words.index("Drawn again at step 2") < words.index("Drawn again at step 1")
+    for part in (
+        "Run run: failed after 4 steps, 4 draws, 12 tokens.",
+        "Step 2 taken otherwise: failed after 3 steps, thread run/replay-2. The replay took 1 draw, 3 tokens.",
+        "Step 1 taken otherwise: succeeded after 5 steps, thread run/replay-1. The replay took 4 draws, 12 tokens.",
+        "Step 1 was decisive: with another draw there, the failed run succeeded.",
+        '4 act {"x": 4} +1 failed succeeded',  # a step that the original has not
+    ):
+        assert part in words
+
+
+def test_tokens_that_a_model_did_not_tell_are_not_summed() -> None:
+    original, again = _run("run", [1.0, -5.0]), _run("again", [1.0, 2.0], tokens=None)
+    replay = _replay(original, (1, again, None), succeeded=None)
+    words = _words(replay)
+    assert "The replay took 1 draw." in words
+    assert as_dict(replay)["attempts"][0]["spent"] == {"draws": 1, "output_tokens": None}
+    assert "nobody can say" in words
+
+
+def test_five_suspects_are_shown_and_the_others_counted() -> None:
+    original = _run("run", [float(step) for step in range(8)])
+    replay = _replay(original, (0, original, False))
+    assert "and 3 more" in _words(replay)
+    assert len(as_dict(replay)["suspects"]) == 8
+
+
+def test_steps_whose_messages_are_gone_are_told_by_their_tools() -> None:
+    run = _run("run", [1.0, -5.0], keeps=False)
+    assert [step["action"] for step in as_dict(_replay(run, (1, run, False)))["original"]["steps"]] == ["act", "act"]
+
+
+def test_the_plain_values_are_strict_json_whatever_the_arguments() -> None:
+    args: list[dict[str, Any]] = [{"x": math.nan}, {"x": -math.inf, "of": object()}, {"q": HOSTILE}]
+    run = _run("run", [1.0, None, -5.0], args)
+    told = as_dict(_replay(run, (2, run, None), succeeded=None))
+    text = json.dumps(told, allow_nan=False)
+    text.encode("utf-8")
+    assert json.loads(text) == told
+    assert (told["flipped"], told["decisive"]) == (None, None)
+    assert told["original"]["steps"][1]["score"] is None
+    assert HOSTILE[-100:] in told["original"]["steps"][2]["action"]
