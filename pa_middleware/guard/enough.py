@@ -11,8 +11,9 @@ the latter since an action with a score above b has reference(a) < policy(a) * e
 chance of `stop_at` that the draws left hold a better one takes, with at least probability 1 - stop_at, what it would
 have taken after all of them.
 
-It holds for samples at temperature 1. Cutting off the tail (top-k, top-p) makes the chance smaller yet; another
-temperature voids it.
+It holds for samples at temperature 1, of a model that sees the prompt that is scored. Cutting off the tail (top-k,
+top-p) only makes u(.) smaller, and so keeps the bound for draws of the policy; for the reference's it voids the second
+term. A scorer that would fail on a draw not made is not reckoned with.
 """
 
 from __future__ import annotations

@@ -58,7 +58,11 @@ class Expanding:
         if own.judges and own.effective_mode == "enforce":
             return replace(own, **several, draws_per_run=None, stop_at=None, drawn_by=None)
         return Rules(
-            **several, tools=own.tools, on_scorer_error=own.on_scorer_error, abstain_message=own.abstain_message
+            **several,
+            tools=own.tools,
+            scoring_timeout=own.scoring_timeout,
+            on_scorer_error=own.on_scorer_error,
+            abstain_message=own.abstain_message,
         )
 
 
@@ -70,7 +74,8 @@ class Taking:
     choices: Choices
     number: int
     """One of the open draws."""
-    taken: bool = False
+    record: Record | None = None
+    """Of the step that took it; None until one did."""
 
     def verdict(self, core: GuardCore) -> Verdict:
         """That candidate's.
@@ -90,7 +95,7 @@ def search() -> Expanding | Taking | None:
     """What the guarded step that begins here is to do; None to go by the rules."""
     current = _current.get()
     match current:
-        case Expanding(found=None) | Taking(taken=False):
+        case Expanding(found=None) | Taking(record=None):
             return current
         case _:
             return None

@@ -58,7 +58,7 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
                 return unjudged.answer
         answer, record = settle(core, turn, hand, verdict, span)
         if isinstance(asked, Taking):
-            asked.taken = True
+            asked.record = record
         elif asked is not None:
             asked.found = choices(core, hand, verdict, record)
         return answer

@@ -9,22 +9,24 @@ given up ends with its best candidate, unexecuted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
 
-from pa_middleware.guard.search import Choices, Expanding, Taking, searching
+from pa_middleware.guard.record import Record
+from pa_middleware.guard.search import Expanding, Taking, searching
 from pa_middleware.guard.way import run_immediately
 from pa_middleware.scoring.advantage import StepAggregation, run_score
-from pa_middleware.selection.best_of_n import refuse_existing
+from pa_middleware.selection.branch import Branch, Child, children
 from pa_middleware.selection.cost import Cost, count_checkpoints
 from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.threads import Threads, base_name
 from pa_middleware.selection.trajectory import Trajectory, trajectory
 
 
@@ -33,9 +35,9 @@ class Beam:
     """What a beam search came to."""
 
     branches: tuple[Trajectory, ...]
-    """The survivors, the best first."""
-    scores: tuple[float, ...]
-    """Of each."""
+    """The survivors, the best first. Those with an unscored step, and those that the guard ended, come last."""
+    scores: tuple[float | None, ...]
+    """Of each, over the actions that were taken and scored; None if there was none."""
     cost: Cost
 
     @property
@@ -54,6 +56,7 @@ def beam_search(
     agent: str = "agent",
     config: RunnableConfig | None = None,
     context: Any = None,
+    messages_key: str = "messages",
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
@@ -72,6 +75,7 @@ def beam_search(
         agent: the node that proposes actions; `model` in an agent of `create_agent`.
         config: of every branch. They get threads of their own, named after its `thread_id` if it has one.
         context: of every run, for a graph that has a `context_schema`.
+        messages_key: the state key of the conversation.
         fork_environment: makes a world for each branch; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         aggregation: makes one score of a branch's steps. Branches of a level have the same number of them; one that is
@@ -79,9 +83,10 @@ def beam_search(
 
     Raises:
         SelectionError: no world, no checkpointer, no guard, no such node, a thread that exists already, a graph that
-            asks a human, or several agents that act at once.
+            asks a human, pauses by itself, or acts otherwise than by one node, one action at a time.
+        Exception: whatever a node or tool raises, in whichever branch.
     """
-    driver = Driver(graph, fork_environment, waits=True, context=context)
+    driver = Driver(graph, fork_environment, waits=True, context=context, messages_key=messages_key)
     plan = _Plan(input, width, expand, depth, agent, config, side_effect_free, aggregation)
     return run_immediately(_search(driver, plan))
 
@@ -96,12 +101,13 @@ async def abeam_search(
     agent: str = "agent",
     config: RunnableConfig | None = None,
     context: Any = None,
+    messages_key: str = "messages",
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
 ) -> Beam:
     """As `beam_search`, in an event loop; the branches of a level draw and run side by side."""
-    driver = Driver(graph, fork_environment, waits=False, context=context)
+    driver = Driver(graph, fork_environment, waits=False, context=context, messages_key=messages_key)
     plan = _Plan(input, width, expand, depth, agent, config, side_effect_free, aggregation)
     return await _search(driver, plan)
 
@@ -118,39 +124,16 @@ class _Plan:
     aggregation: StepAggregation
 
 
-@dataclass(slots=True)
-class _Branch:
-    """A run that may go on."""
-
-    thread: str
-    scores: list[float] = field(default_factory=list)
-    actions: int = 0
-    over: bool = False
-    found: Choices | None = None
-    """The candidates of its next action."""
-    before: RunnableConfig | None = None
-    """The checkpoint before that action."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Child:
-    """A branch as it would be with one of its candidates; None: as it is, since it is over."""
-
-    branch: _Branch
-    number: int | None
-    scores: list[float]
-
-
 async def _search(driver: Driver, plan: _Plan) -> Beam:
     _check(driver, plan)
-    base = (plan.config or {}).get("configurable", {}).get("thread_id") or f"beam-{uuid4()}"
-    search = _Search(driver, plan, base)
-    await search.begin()
-    for _ in range(plan.depth):
-        if all(branch.over for branch in search.branches):
-            break
-        await search.level()
-    return await search.result()
+    with Threads(driver) as threads:
+        search = _Search(driver, plan, threads)
+        await search.begin()
+        for _ in range(plan.depth):
+            if all(branch.over for branch in search.branches):
+                break
+            await search.level()
+        return await search.result()
 
 
 def _check(driver: Driver, plan: _Plan) -> None:
@@ -164,22 +147,27 @@ def _check(driver: Driver, plan: _Plan) -> None:
     nodes = sorted(name for name in driver.graph.nodes if not name.startswith("__"))
     if plan.agent not in nodes:
         raise SelectionError(f"agent={plan.agent!r} is no node of this graph; its nodes: {nodes}")
+    if driver.graph.interrupt_before_nodes or driver.graph.interrupt_after_nodes:
+        raise SelectionError(
+            "the graph pauses by itself, and in a search nobody lets it go on; compile it without interrupt_before and "
+            "interrupt_after"
+        )
 
 
 class _Search:
     """A beam search under way."""
 
-    def __init__(self, driver: Driver, plan: _Plan, base: str) -> None:
+    def __init__(self, driver: Driver, plan: _Plan, threads: Threads) -> None:
         self._driver = driver
         self._plan = plan
-        self._base = base
-        self._threads: list[str] = []
+        self._base = base_name(plan.config, "beam")
+        self._threads = threads
         self._cost = Cost()
-        self.branches: list[_Branch] = []
+        self.branches: list[Branch] = []
 
     async def begin(self) -> None:
         """Run the graph up to its first action."""
-        root = _Branch(await self._new_thread())
+        root = Branch(await self._new_thread())
         await self._driver.fork(Fork(root.thread, None, 0))
         self.branches = [root]
         await self._advance(root, self._plan.input)
@@ -188,25 +176,25 @@ class _Search:
         """Draw, choose, fork, run."""
         going = [branch for branch in self.branches if not branch.over]
         await self._driver.several([partial(self._draw, branch) for branch in going])
-        children = [child for branch in self.branches for child in self._children(branch)]
-        children.sort(key=lambda child: -run_score(child.scores, self._plan.aggregation))  # stable: the earlier first
-        survivors = children[: self._plan.width]
+        found = [child for branch in self.branches for child in children(branch)]
+        found.sort(key=lambda child: child.rank(self._plan.aggregation))  # stable: the earlier first
+        survivors = found[: self._plan.width]
         self.branches = [await self._go_on(child) for child in survivors]
         going = [branch for branch in self.branches if not branch.over]
         await self._driver.several([partial(self._advance, branch, None) for branch in going])
 
     async def result(self) -> Beam:
         """The survivors, and what it took."""
-        await count_checkpoints(self._driver, self._threads, self._cost)
-        scores = [run_score(branch.scores, self._plan.aggregation) for branch in self.branches]
-        order = sorted(range(len(scores)), key=lambda place: -scores[place])
-        ended = [
-            trajectory(await self._driver.state(in_thread(self.branches[place].thread)), self.branches[place].thread)
-            for place in order
-        ]
-        return Beam(tuple(ended), tuple(scores[place] for place in order), self._cost)
+        await count_checkpoints(self._driver, self._threads.names, self._cost)
+        aggregation = self._plan.aggregation
+        ended = sorted(self.branches, key=lambda one: Child(one, None, one.scores, one.doubtful).rank(aggregation))
+        return Beam(
+            tuple([await self._trajectory(branch.thread) for branch in ended]),
+            tuple(run_score(branch.scores, aggregation) if branch.scores else None for branch in ended),
+            self._cost,
+        )
 
-    async def _draw(self, branch: _Branch) -> None:
+    async def _draw(self, branch: Branch) -> None:
         """Draw the candidates of a branch's next action; the best of them stands in its thread afterwards."""
         expanding = Expanding(self._plan.expand)
         with searching(expanding):
@@ -214,6 +202,7 @@ class _Search:
         if expanding.found is None:
             raise SelectionError(f"no guard stands around {self._plan.agent!r}: its actions have no scores to go by")
         branch.found = expanding.found
+        await self._check_step(branch.thread, branch.actions + 1, expanding.found.record)
         self._cost.model_calls += len(branch.found.record["candidates"])
         if branch.found.verdict.decision == "escalate":
             raise SelectionError(
@@ -221,39 +210,38 @@ class _Search:
                 "another on_low and on_scorer_error"
             )
 
-    def _children(self, branch: _Branch) -> list[_Child]:
-        if branch.over or branch.found is None:
-            return [_Child(branch, None, branch.scores)]
-        if branch.found.open:
-            return [
-                _Child(branch, number, [*branch.scores, branch.found.score(number)]) for number in branch.found.open
-            ]
-        score = branch.found.record["score"]  # no candidate is good enough: the branch goes as its rules say
-        lowest = min(branch.scores, default=0.0)
-        return [_Child(branch, branch.found.verdict.selected, [*branch.scores, lowest if score is None else score])]
-
-    async def _go_on(self, child: _Child) -> _Branch:
+    async def _go_on(self, child: Child) -> Branch:
         """The branch that a surviving candidate makes: the same thread, or one forked before the action."""
         branch, found = child.branch, child.branch.found
         if child.number is None or found is None or branch.before is None:
             return branch
         if child.number == found.verdict.selected:
-            return _Branch(branch.thread, child.scores, branch.actions + 1)
+            return Branch(branch.thread, child.scores, branch.actions + 1, doubtful=child.doubtful)
         thread = await self._new_thread()
         await self._driver.copy(branch.before, thread)
         state = await self._driver.state(branch.before)
-        await self._driver.fork(Fork(thread, branch.thread, branch.actions, state.values.get("messages", ())))
+        await self._driver.fork(
+            Fork(thread, branch.thread, branch.actions, state.values.get(self._driver.messages_key, ()))
+        )
         self._cost.forks += 1
-        with searching(Taking(found, child.number)):
+        taking = Taking(found, child.number)
+        with searching(taking):
             await self._run(None, thread, interrupt_after=[self._plan.agent])
-        return _Branch(thread, child.scores, branch.actions + 1)
+        if taking.record is None:
+            raise SelectionError(
+                f"{self._plan.agent!r} did not take the candidate that was chosen for it; a node with a cache_policy "
+                "answers what it answered before"
+            )
+        await self._check_step(thread, branch.actions + 1, taking.record)
+        return Branch(thread, child.scores, branch.actions + 1, doubtful=child.doubtful)
 
-    async def _advance(self, branch: _Branch, value: Any) -> None:
+    async def _advance(self, branch: Branch, value: Any) -> None:
         """Run a branch up to its next action, or to its end."""
         before = await self._driver.state(in_thread(branch.thread))
-        await self._run(value, branch.thread, interrupt_before=[self._plan.agent])
+        if before.next != (self._plan.agent,):  # else one action leads right to the next
+            await self._run(value, branch.thread, interrupt_before=[self._plan.agent])
         after = await self._driver.state(in_thread(branch.thread))
-        self._cost.tool_executions += _tool_results(after.values) - _tool_results(before.values)
+        self._cost.tool_executions += self._tool_results(after) - self._tool_results(before)
         if after.interrupts:
             raise SelectionError(
                 f"the graph asks a human in thread {branch.thread!r}, and a search cannot wait for one: "
@@ -269,12 +257,21 @@ class _Search:
     async def _run(self, value: Any, thread: str, **settings: Any) -> None:
         await self._driver.run(value, in_thread(thread, self._plan.config), **settings)
 
+    async def _check_step(self, thread: str, actions: int, record: Record) -> None:
+        """See to it that the agent took the one action that was chosen, and no other."""
+        run = await self._trajectory(thread)
+        if run.length != actions or run.records[-1]["id"] != record["id"]:
+            raise SelectionError(
+                f"{self._plan.agent!r} took {run.length} actions where {actions} were chosen; beam search follows a "
+                "node that takes one action at a time. An agent in a subgraph is searched by its own graph"
+            )
+
+    async def _trajectory(self, thread: str) -> Trajectory:
+        state = await self._driver.state(in_thread(thread))
+        return trajectory(state, thread, messages_key=self._driver.messages_key)
+
+    def _tool_results(self, state: StateSnapshot) -> int:
+        return sum(isinstance(message, ToolMessage) for message in state.values.get(self._driver.messages_key, ()))
+
     async def _new_thread(self) -> str:
-        thread = f"{self._base}/{len(self._threads)}"
-        await refuse_existing(self._driver, thread)
-        self._threads.append(thread)
-        return thread
-
-
-def _tool_results(values: Any) -> int:
-    return sum(isinstance(message, ToolMessage) for message in values.get("messages", ()))
+        return await self._threads.new(f"{self._base}/{len(self._threads.names)}")

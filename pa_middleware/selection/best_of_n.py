@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -20,6 +19,7 @@ from pa_middleware.scoring.advantage import StepAggregation, run_score
 from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.threads import Threads, base_name
 from pa_middleware.selection.trajectory import Trajectory, from_values, trajectory
 
 
@@ -61,6 +61,7 @@ def best_of_n(
     *,
     config: RunnableConfig | None = None,
     context: Any = None,
+    messages_key: str = "messages",
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
@@ -75,6 +76,7 @@ def best_of_n(
         n: how many runs, from 2 on.
         config: of every run. They get threads of their own, named after its `thread_id` if it has one.
         context: of every run, for a graph that has a `context_schema`.
+        messages_key: the state key of the conversation.
         fork_environment: makes a fresh world for each run; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         aggregation: makes one score of a run's steps. None is best everywhere: choose on data of your own.
@@ -85,7 +87,7 @@ def best_of_n(
         SelectionError: no world, no guard, a thread that exists already, or no run that has a score.
         Exception: what the runs raised, if all did.
     """
-    driver = Driver(graph, fork_environment, waits=True, context=context)
+    driver = Driver(graph, fork_environment, waits=True, context=context, messages_key=messages_key)
     plan = _Plan(input, n, config, aggregation, prefix, at_once, side_effect_free)
     return run_immediately(_best_of_n(driver, plan))
 
@@ -97,6 +99,7 @@ async def abest_of_n(
     *,
     config: RunnableConfig | None = None,
     context: Any = None,
+    messages_key: str = "messages",
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     aggregation: StepAggregation = "mean",
@@ -104,7 +107,7 @@ async def abest_of_n(
     at_once: int | None = None,
 ) -> BestOfN:
     """As `best_of_n`, in an event loop."""
-    driver = Driver(graph, fork_environment, waits=False, context=context)
+    driver = Driver(graph, fork_environment, waits=False, context=context, messages_key=messages_key)
     return await _best_of_n(driver, _Plan(input, n, config, aggregation, prefix, at_once, side_effect_free))
 
 
@@ -126,9 +129,13 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
     for name, value, least in (("n", plan.n, 2), ("prefix", plan.prefix, 1), ("at_once", plan.at_once, 1)):
         if (value is not None or name == "n") and (type(value) is not int or value < least):
             raise SelectionError(f"{name} is {value!r}; allowed: a whole number from {least} on")
-    base = (plan.config or {}).get("configurable", {}).get("thread_id") or f"best-of-{uuid4()}"
+    base = base_name(plan.config, "best-of")
     threads = [f"{base}/{number}" for number in range(plan.n)]
-    ended = await driver.several([partial(_run, driver, plan, name) for name in threads], plan.at_once)
+    with Threads(driver) as begun:
+        if isinstance(driver.graph.checkpointer, BaseCheckpointSaver):
+            for name in threads:
+                await begun.new(name)
+        ended = await driver.several([partial(_run, driver, plan, name) for name in threads], plan.at_once)
     failed = [(name, end) for name, end in zip(threads, ended, strict=True) if isinstance(end, Exception)]
     runs = [end for end in ended if isinstance(end, Trajectory) and end.finished]
     if len(failed) == plan.n:
@@ -144,29 +151,14 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
 
 
 async def _run(driver: Driver, plan: _Plan, thread: str) -> Trajectory | Exception:
-    config = in_thread(thread, plan.config)
-    kept = isinstance(driver.graph.checkpointer, BaseCheckpointSaver)
-    if kept:
-        await refuse_existing(driver, thread)
+    config, key = in_thread(thread, plan.config), driver.messages_key
+    await driver.fork(Fork(thread, None, 0))
     try:
-        await driver.fork(Fork(thread, None, 0))
         values = await driver.run(plan.input, config)
-    except (GraphBubbleUp, SelectionError):
+        if isinstance(driver.graph.checkpointer, BaseCheckpointSaver):
+            return trajectory(await driver.state(config), thread, messages_key=key)
+        return from_values(values, thread, finished="__interrupt__" not in values, messages_key=key)
+    except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001 - the other runs are worth no less for it
         return error
-    if kept:
-        return trajectory(await driver.state(config), thread)
-    return from_values(values, thread, finished="__interrupt__" not in values)
-
-
-async def refuse_existing(driver: Driver, thread: str) -> None:
-    """See to it that a thread is new.
-
-    Raises:
-        SelectionError: it has checkpoints.
-    """
-    if (await driver.state(in_thread(thread))).values:
-        raise SelectionError(
-            f"the thread {thread!r} exists already, and a run that begins would go on from it; give another thread_id"
-        )

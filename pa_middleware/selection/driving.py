@@ -29,6 +29,8 @@ class Driver:
     """In a thread that waits: then none of these coroutines ever suspends."""
     context: Any = None
     """Of every run, for a graph that has a `context_schema`."""
+    messages_key: str = "messages"
+    """The state key of the conversation."""
 
     async def run(self, value: Any, config: RunnableConfig, **settings: Any) -> Any:
         """The graph's output. Decisions are stored before their tools run, where they are stored at all."""
@@ -96,9 +98,10 @@ class Driver:
 
 
 def in_thread(thread: str, config: RunnableConfig | None = None) -> RunnableConfig:
-    """A config of the thread, like another in all else."""
+    """A config of the thread, like another in all else but the checkpoint that one may name."""
     base = config or {}
-    return {**base, "configurable": {**base.get("configurable", {}), "thread_id": thread}}
+    kept = {key: value for key, value in base.get("configurable", {}).items() if not key.startswith("checkpoint_")}
+    return {**base, "configurable": {**kept, "thread_id": thread}}
 
 
 def check_graph(graph: object, *, forks: bool) -> None:
@@ -115,7 +118,7 @@ def check_graph(graph: object, *, forks: bool) -> None:
         raise SelectionError(f"graph is {graph!r:.100}; needed: a compiled graph, builder.compile(...)")
     if forks:
         saver_of(graph)
-        _refuse_deltas(graph)
+        _refuse_unkept(graph)
 
 
 def saver_of(graph: Graph) -> BaseCheckpointSaver[Any]:
@@ -132,11 +135,12 @@ def saver_of(graph: Graph) -> BaseCheckpointSaver[Any]:
     return graph.checkpointer
 
 
-def _refuse_deltas(graph: Graph) -> None:
-    """A checkpoint of such a key holds what changed since the one before, and a copy of it would begin with a hole."""
-    deltas = [name for name, channel in graph.channels.items() if type(channel).__name__ == "DeltaChannel"]
-    if deltas:
-        raise SelectionError(
-            f"the state's keys {deltas} keep differences only (DeltaChannel), so that no checkpoint can be copied; use "
-            "another reducer for them"
-        )
+def _refuse_unkept(graph: Graph) -> None:
+    """What a checkpoint does not hold whole, a copy of it would begin without."""
+    lost = {"DeltaChannel": "keep differences only", "UntrackedValue": "are in no checkpoint"}
+    for kind, why in lost.items():
+        keys = [name for name, channel in graph.channels.items() if type(channel).__name__ == kind]
+        if keys:
+            raise SelectionError(
+                f"the state's keys {keys} {why} ({kind}), so that a run cannot be forked; give them another channel"
+            )

@@ -21,8 +21,8 @@ class Fork:
     source: str | None
     """Thread that it goes on from; None if it begins with the input, in a fresh world."""
     steps: int
-    """How many actions of the source had been taken at that point, blocked ones among them; 0 without a source. Later
-    ones must have left no mark."""
+    """How many steps the source had taken at that point; 0 without a source. Later ones must have left no mark. Which
+    calls of these steps ran (a guard may have blocked some) is in `messages`."""
     messages: Sequence[BaseMessage] = ()
     """The conversation at that point; a world that can be rebuilt is rebuilt from its calls."""
 

@@ -24,6 +24,7 @@ from pa_middleware.guard.way import run_immediately
 from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.threads import Threads
 from pa_middleware.selection.trajectory import Trajectory, trajectory
 
 Succeeded = Callable[[Trajectory], bool | None]
@@ -80,6 +81,7 @@ def replay(
     draws: int = 8,
     config: RunnableConfig | None = None,
     context: Any = None,
+    messages_key: str = "messages",
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     succeeded: Succeeded | None = None,
@@ -97,6 +99,7 @@ def replay(
             did.
         config: of the replayed run, in all but its thread.
         context: of the replayed run, for a graph that has a `context_schema`.
+        messages_key: the state key of the conversation.
         fork_environment: makes a world as it was before the step; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
         succeeded: tells whether a run did what it was to do; called for both.
@@ -104,7 +107,7 @@ def replay(
     Raises:
         SelectionError: no world, no checkpointer, no such run or step, a run that is not finished or holds no scores.
     """
-    driver = Driver(graph, fork_environment, waits=True, context=context)
+    driver = Driver(graph, fork_environment, waits=True, context=context, messages_key=messages_key)
     plan = _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
     return run_immediately(_replay(driver, plan))
 
@@ -120,12 +123,13 @@ async def areplay(
     draws: int = 8,
     config: RunnableConfig | None = None,
     context: Any = None,
+    messages_key: str = "messages",
     fork_environment: ForkEnvironment | None = None,
     side_effect_free: bool = False,
     succeeded: Succeeded | None = None,
 ) -> Replay:
     """As `replay`, in an event loop."""
-    driver = Driver(graph, fork_environment, waits=False, context=context)
+    driver = Driver(graph, fork_environment, waits=False, context=context, messages_key=messages_key)
     return await _replay(
         driver, _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
     )
@@ -152,36 +156,44 @@ async def _replay(driver: Driver, plan: _Plan) -> Replay:
         if type(value) is not int or value < 1:
             raise SelectionError(f"{name} is {value!r}; allowed: a whole number from 1 on")
     original = await _finished(driver, plan.thread)
-    judge = plan.succeeded or (lambda _: None)
     steps, suspects = _which(plan, original)
     history = await driver.history(plan.thread)
     attempts: list[Attempt] = []
-    for step in steps[: plan.tries]:
-        choice, run = await _from(driver, plan, _before(history, step), step)
-        attempts.append(Attempt(step, choice, run, judge(run)))
-        if attempts[-1].succeeded:
-            break
-    return Replay(original, judge(original), suspects, tuple(attempts))
+    with Threads(driver) as threads:
+        for step in steps[: plan.tries]:
+            before = _before(history, step)
+            thread = await threads.free(f"{plan.thread}/replay-{step}")
+            attempts.append(await _from(driver, plan, before, step, thread))
+            if attempts[-1].succeeded:
+                break
+    return Replay(original, _outcome(plan, original), suspects, tuple(attempts))
 
 
-async def _from(driver: Driver, plan: _Plan, before: StateSnapshot, step: int) -> tuple[Record, Trajectory]:
+async def _from(driver: Driver, plan: _Plan, before: StateSnapshot, step: int, thread: str) -> Attempt:
     """The run again from a checkpoint, with the best of several draws for its next step."""
-    thread = await _free(driver, f"{plan.thread}/replay-{step}")
     await driver.copy(before.config, thread)
-    await driver.fork(Fork(thread, plan.thread, step, before.values.get("messages", ())))
+    await driver.fork(Fork(thread, plan.thread, step, before.values.get(driver.messages_key, ())))
     expanding = Expanding(plan.draws, forked=True)
     with searching(expanding):
         await driver.run(None, in_thread(thread, plan.config))
-    if expanding.found is None:
-        raise SelectionError(f"step {step} was not drawn again: the graph did not come to a guarded agent")
-    return expanding.found.record, trajectory(await driver.state(in_thread(thread)), thread)
+    if expanding.found is None or expanding.found.record["step"] != step:
+        raise SelectionError(f"step {step} was not drawn again: the graph did not come to its guarded agent")
+    choice = expanding.found.record
+    run = trajectory(await driver.state(in_thread(thread)), thread, messages_key=driver.messages_key)
+    drawn = choice["reason"] != "scorer_error"  # else nothing was chosen, and the outcome says nothing of the step
+    return Attempt(step, choice, run, _outcome(plan, run) if drawn else None)
+
+
+def _outcome(plan: _Plan, run: Trajectory) -> bool | None:
+    """Whether a run succeeded; of one that waits nobody can say."""
+    return plan.succeeded(run) if plan.succeeded is not None and run.finished else None
 
 
 async def _finished(driver: Driver, thread: str) -> Trajectory:
     snapshot = await driver.state(in_thread(thread))
     if not snapshot.values:
         raise SelectionError(f"the checkpointer holds no run {thread!r}; give the thread_id of a run it holds")
-    run = trajectory(snapshot, thread)
+    run = trajectory(snapshot, thread, messages_key=driver.messages_key)
     if not run.finished:
         raise SelectionError(
             f"the run {thread!r} is not finished: it goes on with {snapshot.next}; let it end before it is replayed"
@@ -201,8 +213,9 @@ def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, 
         return [suspect.step for suspect in suspects], suspects
     if type(plan.step) is not int or not 0 <= plan.step < run.length:
         raise SelectionError(f"step is {plan.step!r}; allowed: 'decisive', or 0 to {run.length - 1}")
-    if plan.tries > 1:
-        raise SelectionError(f"tries={plan.tries} has no effect: step is given; leave one of them out")
+    for name, idle in (("tries", 1), ("rule", "lowest"), ("threshold", None)):
+        if (given := getattr(plan, name)) != idle:
+            raise SelectionError(f"{name}={given!r} has no effect: step is given; leave one of them out")
     return [plan.step], ()
 
 
@@ -213,17 +226,10 @@ def _before(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:
     while at is not None and len(steps_of(at.values.get(RECORDS) or ())) > step:
         parent: Any = at.parent_config
         at = None if parent is None else known.get(parent["configurable"]["checkpoint_id"])
-    if at is None:
+    if at is None or len(steps_of(at.values.get(RECORDS) or ())) != step or not at.next:
         raise SelectionError(
-            f"the checkpoint before step {step} is gone; a run can be replayed if the checkpointer keeps all of its "
-            "steps (durability='sync' or 'async', not 'exit')"
+            f"there is no checkpoint right before step {step}. A run can be replayed if the checkpointer keeps all of "
+            "its steps (durability='sync' or 'async', not 'exit'), and if the agent is a node of this graph; one in a "
+            "subgraph takes its steps within one step of this graph"
         )
     return at
-
-
-async def _free(driver: Driver, name: str) -> str:
-    """A thread of this name, with a number behind it if there are some already."""
-    number = 0
-    while (await driver.state(in_thread(thread := name if not number else f"{name}.{number}"))).values:
-        number += 1
-    return thread

@@ -26,6 +26,7 @@ class Trajectory:
     """The state it ended in."""
     finished: bool
     """False if it waits for a human, or was cut off."""
+    messages_key: str = "messages"
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -40,7 +41,7 @@ class Trajectory:
     @property
     def messages(self) -> Sequence[BaseMessage]:
         """The conversation."""
-        messages: Sequence[BaseMessage] = self.values.get("messages", ())
+        messages: Sequence[BaseMessage] = self.values.get(self.messages_key, ())
         return messages
 
     @property
@@ -66,16 +67,19 @@ class Trajectory:
         return run_score(known, aggregation) if known and len(known) == len(first) else None
 
 
-def trajectory(snapshot: StateSnapshot, thread: str) -> Trajectory:
+def trajectory(snapshot: StateSnapshot, thread: str, *, messages_key: str = "messages") -> Trajectory:
     """The run that a thread stands at the end of, or in the midst of.
 
     Raises:
         SelectionError: no guard wrote records into it.
     """
-    return from_values(snapshot.values, thread, finished=not snapshot.next and not snapshot.interrupts)
+    finished = not snapshot.next and not snapshot.interrupts
+    return from_values(snapshot.values, thread, finished=finished, messages_key=messages_key)
 
 
-def from_values(values: Mapping[str, Any], thread: str, *, finished: bool) -> Trajectory:
+def from_values(
+    values: Mapping[str, Any], thread: str, *, finished: bool, messages_key: str = "messages"
+) -> Trajectory:
     """The run that ended in a state.
 
     Raises:
@@ -88,4 +92,4 @@ def from_values(values: Mapping[str, Any], thread: str, *, finished: bool) -> Tr
             "(mode='shadow' is enough); an agent of create_agent needs a checkpointer as well, since its output leaves "
             "them out"
         )
-    return Trajectory(thread, tuple(steps_of(records)), values, finished)
+    return Trajectory(thread, tuple(steps_of(records)), values, finished, messages_key)

@@ -173,7 +173,7 @@ def test_a_candidate_is_taken_in_another_run_without_being_drawn_or_scored_again
     calls, scored = len(agent.model.asked), len(agent.scorer.steps)
     taking = Taking(found, 2)
     agent.go(taking, thread="b")
-    assert taking.taken
+    assert taking.record is not None
     assert (len(agent.model.asked), len(agent.scorer.steps)) == (calls, scored)
     (record,) = agent.graph.get_state({"configurable": {"thread_id": "b"}}).values["pa"]
     assert (record["decision"], record["reason"], record["selected"], record["score"]) == ("pass", "searched", 2, 3.0)
@@ -216,7 +216,7 @@ def test_a_candidate_of_another_guard_is_refused(how: How) -> None:
     taking = Taking(found, 0)
     with pytest.raises(GuardError, match="drawn by another guard"):
         other.go(taking)
-    assert not taking.taken
+    assert taking.record is None
     assert other.model.asked == []
 
 

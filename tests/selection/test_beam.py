@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from dataclasses import replace
+from pathlib import Path as File
+from typing import Annotated, Any, get_args
 
+import aiosqlite
 import pytest
-from guard.agents import enforced
+from guard.agents import ByArgument, Failing, enforced, say
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
+from langgraph.cache.memory import InMemoryCache
+from langgraph.channels import UntrackedValue
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.graph import MessagesState
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import CachePolicy
 from selection.worlds import GO, How, Path, agent, run, taken, thread
 
-from pa_middleware import Rules
+from pa_middleware import Guard, GuardState, Rules, Step, StepScore
 from pa_middleware.scoring.advantage import run_score
 from pa_middleware.selection import Beam, SelectionError, abeam_search, beam_search
 
@@ -33,10 +42,9 @@ def naive_beam(follows: Follows, width: int, expand: int, depth: int, how: Any) 
             if over:
                 children.append((scores, path, True))
                 continue
-            drawn = [follows(path)[number % len(follows(path))] for number in range(expand)]
-            children.extend(
-                ([*scores, x or 0.0], path if x is None else (*path, x), x is None) for x in dict.fromkeys(drawn)
-            )
+            drawn = dict.fromkeys(follows(path)[number % len(follows(path))] for number in range(expand))
+            best_first = sorted(drawn, key=lambda x: x != max(drawn, key=lambda y: y or 0.0))
+            children.extend(([*scores, x or 0.0], path if x is None else (*path, x), x is None) for x in best_first)
         beam = sorted(children, key=lambda child: -run_score(child[0], how))[:width]
     return sorted(((run_score(scores, how), path) for scores, path, _ in beam), key=lambda one: -one[0])
 
@@ -204,3 +212,111 @@ def test_the_agent_has_to_be_the_guarded_node() -> None:
     builder.add_edge("__start__", "agent")
     with pytest.raises(SelectionError, match="no guard stands around 'agent'"):
         _beam("sync", builder.compile(checkpointer=InMemorySaver()), side_effect_free=True)
+
+
+def test_ties_go_to_what_the_policy_finds_likelier_so_that_a_beam_of_one_is_best_of_n() -> None:
+    def follows(path: Path) -> Sequence[float | None]:
+        return [1.0, 2.0, 3.0] if not path else [None]
+
+    class Even(ByArgument):
+        def score(self, steps: Sequence[Step]) -> list[StepScore]:
+            return [
+                StepScore(tuple(replace(one, score=1.0, policy_log_prob=one.score - 9) for one in step.candidates))
+                for step in super().score(steps)
+            ]
+
+    graph, worlds, _ = agent(follows, scorer=Even())
+    found = _beam("sync", graph, width=2, fork_environment=worlds.fork)
+    assert [taken(one.messages) for one in found.branches] == [(3,), (2,)]
+    single, worlds, _ = agent(follows, scorer=Even())
+    beam = _beam("sync", single, width=1, fork_environment=worlds.fork)
+    best, _, _ = agent(follows, Rules(draws=3, select="best"), scorer=Even())
+    assert taken(beam.best.messages) == taken(best.invoke(GO, thread("best"))["messages"])
+    assert beam.cost.forks == 0
+
+
+def test_a_branch_with_an_unscored_step_or_ended_by_the_guard_comes_last() -> None:
+    def follows(path: Path) -> Sequence[float | None]:
+        return {(): [5.0, 4.0], (5.0,): [-9.0], (4.0,): [1.0]}.get(path, [None])
+
+    ended, worlds, _ = agent(follows, enforced(threshold=0.0, thresholds={"final_answer": None}))
+    found = _beam("sync", ended, fork_environment=worlds.fork)
+    assert [(taken(one.messages), one.records[-1]["decision"]) for one in found.branches] == [
+        ((4, 1), "pass"),
+        ((5,), "abstain"),
+    ]
+    assert found.scores[1] == 5.0  # the action that was not taken counts for nothing
+
+    down, worlds, _ = agent(lambda path: [1.0], scorer=Failing(RuntimeError("down")))
+    [lost] = _beam("sync", down, fork_environment=worlds.fork).branches
+    assert (lost.scores, lost.records[0]["reason"]) == ((None,), "scorer_error")
+
+
+def test_a_graph_that_pauses_by_itself_is_refused() -> None:
+    graph, _, model = agent(lambda path: [None])
+    pausing = graph.builder.compile(checkpointer=InMemorySaver(), interrupt_before=["tools"])
+    with pytest.raises(SelectionError, match="pauses by itself"):
+        _beam("sync", pausing, side_effect_free=True)
+    assert model.calls == 0
+
+
+def test_one_action_may_lead_right_to_the_next() -> None:
+    drawn = iter(range(1, 99))
+
+    def node(state: GuardState) -> Any:
+        return {"messages": [say(float(next(drawn)))]}
+
+    builder: Any = StateGraph(GuardState)
+    builder.add_node("agent", Guard(ByArgument(), Rules()).node(node))
+    builder.add_edge(START, "agent")
+    builder.add_edge("agent", "agent")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    found = _beam("sync", graph, width=1, expand=2, depth=3, side_effect_free=True)
+    assert [len(one["candidates"]) for one in found.best.records] == [2, 2, 2]
+    assert found.best.scores == (2.0, 4.0, 6.0)
+
+
+def test_an_agent_that_takes_several_steps_at_once_is_refused() -> None:
+    inner, _, _ = agent(lambda path: [1.0] if len(path) < 2 else [None], checkpointer=False)
+    builder: Any = StateGraph(GuardState)
+    builder.add_node("agent", inner.builder.compile())
+    builder.add_edge(START, "agent")
+    with pytest.raises(SelectionError, match="one action at a time"):
+        _beam("sync", builder.compile(checkpointer=InMemorySaver()), side_effect_free=True)
+
+
+def test_a_node_that_answers_from_a_cache_is_found_out() -> None:
+    drawn = itertools.cycle([2.0, 1.0])
+
+    def node(state: GuardState) -> Any:
+        return {"messages": [say(next(drawn))]}
+
+    builder: Any = StateGraph(GuardState)
+    builder.add_node("agent", Guard(ByArgument(), Rules()).node(node), cache_policy=CachePolicy(key_func=lambda _: "k"))
+    builder.add_edge(START, "agent")
+    graph = builder.compile(checkpointer=InMemorySaver(), cache=InMemoryCache())
+    with pytest.raises(SelectionError, match="cache_policy"):
+        _beam("sync", graph, expand=2, side_effect_free=True)
+
+
+def test_state_that_no_checkpoint_holds_cannot_be_forked() -> None:
+    class Kept(GuardState):
+        secret: Annotated[str, UntrackedValue]
+
+    builder: Any = StateGraph(Kept)
+    builder.add_node("agent", Guard(ByArgument(), Rules()).node(lambda state: {"messages": [say(1)]}))
+    builder.add_edge(START, "agent")
+    with pytest.raises(SelectionError, match="UntrackedValue"):
+        _beam("sync", builder.compile(checkpointer=InMemorySaver()), side_effect_free=True)
+
+
+def test_searches_of_one_name_at_the_same_time_do_not_share_threads(tmp_path: File) -> None:
+    async def both() -> list[Any]:
+        async with aiosqlite.connect(str(tmp_path / "runs.sqlite")) as connection:
+            graph, worlds, _ = agent(lambda path: [None], how="async", checkpointer=AsyncSqliteSaver(connection))
+            given: Any = {"width": 1, "expand": 1, "depth": 1, "config": thread("t"), "fork_environment": worlds.afork}
+            searches = (abeam_search(graph, GO, **given) for _ in range(2))
+            return await asyncio.gather(*searches, return_exceptions=True)
+
+    found = asyncio.run(both())
+    assert sorted(type(one).__name__ for one in found) == ["Beam", "SelectionError"]

@@ -49,6 +49,7 @@ def test_runs_are_compared_over_as_many_first_steps_as_the_shortest_has() -> Non
     longer = _best("sync", graph, fork_environment=worlds.fork, aggregation="min", prefix=2)
     assert (longer.prefix, longer.scores) == (2, (1.0, 1.0, 0.5))
     assert longer.best is longer.runs[0]  # the earlier of two
+    assert _best("sync", graph, fork_environment=worlds.fork, prefix=9).prefix == 3
 
 
 @pytest.mark.parametrize("checkpointer", [InMemorySaver(), False])

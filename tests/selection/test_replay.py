@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import aiosqlite
 import pytest
-from guard.agents import ByArgument, enforced, say
+from guard.agents import ByArgument, Failing, enforced, say
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -184,6 +184,8 @@ def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
         ({"step": -1}, "step is -1"),
         ({"step": True}, "step is True"),
         ({"step": 1, "tries": 2}, "tries=2 has no effect"),
+        ({"step": 1, "rule": "lowest_sum"}, "rule='lowest_sum' has no effect"),
+        ({"step": 1, "threshold": 0.5}, "threshold=0.5 has no effect"),
         ({"draws": 0}, "draws is 0; allowed: a whole number from 1 on"),
         ({"tries": 0}, "tries is 0"),
         ({"rule": "first_below", "threshold": -9.0}, "the rule 'first_below' finds no step of 'run' suspect"),
@@ -232,7 +234,7 @@ def test_a_run_that_is_unknown_unfinished_or_kept_without_its_steps_cannot_be_re
 
     _broken(unknown, "holds no run 'run'")
     _broken(waiting, "not finished")
-    _broken(only_its_end, "is gone")
+    _broken(only_its_end, "no checkpoint right before step")
     _broken(unguarded, "no guard's records")
 
 
@@ -262,3 +264,43 @@ def test_a_replay_ends_with_the_turn_of_its_step() -> None:
     [attempt] = _replay("sync", graph, worlds, step=1).attempts
     assert [message.type for message in attempt.run.messages].count("human") == 1
     assert attempt.run.finished
+
+
+def test_a_step_inside_a_subgraph_is_not_mistaken_for_another() -> None:
+    inner, worlds, _ = agent(_follows, Rules(mode="shadow"), checkpointer=False)
+    builder: Any = StateGraph(GuardState)
+    builder.add_node("agent", inner.builder.compile())
+    builder.add_edge(START, "agent")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    graph.invoke(GO, thread("run"), durability="sync")
+    with pytest.raises(SelectionError, match="no checkpoint right before step 1"):
+        _replay("sync", graph, worlds, step=1)
+    assert worlds.forks == []
+
+
+def test_of_a_replay_that_waits_or_whose_scorer_is_down_nobody_can_say_whether_it_succeeded() -> None:
+    scorer = Failing(*[None] * 4, RuntimeError("down"))
+    graph, worlds, _ = agent(_follows, Rules(mode="shadow", on_scorer_error="flag"), scorer=scorer)
+    graph.invoke(GO, thread("run"), durability="sync")
+    found = _replay("sync", graph, worlds)
+    assert (found.attempts[0].succeeded, found.flipped) == (None, None)
+    assert found.attempts[0].choice["reason"] == "scorer_error"
+
+
+def test_replays_at_the_same_time_have_threads_of_their_own(tmp_path: File) -> None:
+    async def both() -> list[Any]:
+        async with aiosqlite.connect(str(tmp_path / "runs.sqlite")) as connection:
+            saver = AsyncSqliteSaver(connection)
+            graph, worlds, _ = agent(_follows, Rules(mode="shadow"), how="async", checkpointer=saver)
+            await graph.ainvoke(GO, thread("run"), durability="sync")
+            again = (areplay(graph, "run", fork_environment=worlds.afork, draws=3) for _ in range(2))
+            return await asyncio.gather(*again)
+
+    names = {found.attempts[0].run.thread for found in asyncio.run(both())}
+    assert names == {"run/replay-1", "run/replay-1.1"}
+
+
+def test_a_config_that_names_a_checkpoint_names_a_thread_only() -> None:
+    graph, worlds, _ = _ran("sync")
+    config = graph.get_state(thread("run")).config
+    assert _replay("sync", graph, worlds, config=config).flipped is True
