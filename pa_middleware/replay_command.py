@@ -78,6 +78,8 @@ async def _replayed(made: Any, app: str, run: str, settings: dict[str, Any], *, 
             "fork_environment": agent.fork_environment,
             "side_effect_free": agent.side_effect_free,
             "succeeded": agent.succeeded,
+            "context": agent.context,
+            "messages_key": agent.messages_key,
         }
         try:
             if in_loop:

@@ -81,7 +81,7 @@ def test_both_outcomes_are_shown_side_by_side_within_80_columns(module: Any) -> 
         "failed succeeded",
         "Step 1 taken otherwise: succeeded after 4 steps, thread run/replay-1.",
         "The replay took 5 draws.",
-        "Step 1 was decisive",
+        "Evidence that step 1 was decisive",
     ):
         assert part in words, part
 
@@ -90,7 +90,7 @@ def test_the_file_holds_what_was_shown(module: Any, tmp_path: File) -> None:
     module.app = _replayable()
     assert _run("run", "--draws", 3, "--json", tmp_path / "new" / "r.json").exit_code == 0
     told = json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8"))
-    assert (told["flipped"], told["decisive"]) == (True, 1)
+    assert (told["flipped"], told["flipped_at"]) == (True, 1)
     assert told["suspects"][0] == {"step": 1, "value": -5.0, "margin": 5.0}
     assert told["original"]["steps"][1] == {"action": 'act {"x": -5.0}', "score": -5.0}
     [attempt] = told["attempts"]
@@ -115,7 +115,7 @@ def test_the_first_step_below_its_threshold_is_replayed_by_that_rule(module: Any
     assert _run("run", *options, "--json", file).exit_code == 0
     told = json.loads(file.read_text(encoding="utf-8"))
     assert [suspect["step"] for suspect in told["suspects"]] == [0, 1, 3]
-    assert [(each["step"], each["succeeded"]) for each in told["attempts"]][-1] == (told["decisive"], True)
+    assert [(each["step"], each["succeeded"]) for each in told["attempts"]][-1] == (told["flipped_at"], True)
     assert len(told["attempts"]) <= 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pa_middleware.selection.driving import Graph
 from pa_middleware.selection.fork import ForkEnvironment
@@ -22,5 +23,9 @@ class Replayable:
     """Say that the tools change nothing, in place of `fork_environment`."""
     succeeded: Succeeded | None = None
     """Tells whether a run did what it was to do."""
+    context: Any = None
+    """Of the replayed run, for a graph that has a `context_schema`."""
+    messages_key: str = "messages"
+    """The state key of the conversation."""
     close: Callable[[], None] | None = None
     """Called in the end."""

@@ -65,7 +65,7 @@ class Replay:
         return not self.succeeded and any(outcomes)
 
     @property
-    def decisive(self) -> int | None:
+    def flipped_at(self) -> int | None:
         """The step whose change made the run succeed; None if none did."""
         return next((attempt.step for attempt in self.attempts if attempt.succeeded), None) if self.flipped else None
 

@@ -56,7 +56,7 @@ def as_dict(replay: Replay) -> dict[str, Any]:
             for attempt in replay.attempts
         ],
         "flipped": replay.flipped,
-        "decisive": replay.decisive,
+        "flipped_at": replay.flipped_at,
     }
 
 
@@ -153,12 +153,12 @@ def _verdict(replay: Replay) -> Text:
         lines.append(f"Step {attempt.step} taken otherwise: {_outcome(attempt.succeeded)} after {steps}, {where}.")
         lines.append(f"The replay took {_cost(attempt.run, attempt.step)}.")
     if replay.flipped:
-        lines.append(f"Step {replay.decisive} was decisive: with another draw there, the failed run succeeded.")
-        lines.append("All later steps were drawn anew as well, so that one run is evidence, and no proof.")
+        lines.append(f"Evidence that step {replay.flipped_at} was decisive: taken otherwise, the failed run succeeds.")
+        lines.append("All later steps were drawn anew as well, so that one run is no proof.")
     elif replay.succeeded:
         lines.append("The original did not fail, so that there was nothing to flip.")
     elif replay.flipped is None:
-        lines.append("Whether that is better nobody can say: the app has no `succeeded` that tells.")
+        lines.append("Whether that is better nobody can say: no `succeeded` tells of both runs.")
     else:
         lines.append("The failed run failed again: no evidence that what was changed was decisive.")
     return Text("\n".join(lines))

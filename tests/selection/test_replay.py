@@ -85,7 +85,7 @@ def test_the_run_is_forked_before_its_lowest_step_and_runs_on_from_the_best_of_s
     assert taken(found.original.messages) == PLAN
     assert taken(attempt.run.messages) == (1.0, 4.0, 3.0)
     assert attempt.run.scores == (1.0, 4.0, 3.0, 0.0)
-    assert (found.succeeded, attempt.succeeded, found.flipped, found.decisive) == (False, True, True, 1)
+    assert (found.succeeded, attempt.succeeded, found.flipped, found.flipped_at) == (False, True, True, 1)
     assert model.calls == drawn + 3 + 1 + 1  # the later steps draw once, as they did
     assert [one.config for one in graph.get_state_history(thread("run"))] == before
     assert worlds.done == {"run": list(PLAN), "run/replay-1": [1.0, 4.0, 3.0]}
@@ -99,7 +99,7 @@ def test_only_the_step_asked_for_is_drawn_again() -> None:
     [attempt] = found.attempts
     assert found.suspects == ()
     assert taken(attempt.run.messages) == (1.0, -5.0, 2.0)
-    assert (attempt.step, attempt.succeeded, found.flipped, found.decisive) == (2, False, False, None)
+    assert (attempt.step, attempt.succeeded, found.flipped, found.flipped_at) == (2, False, False, None)
     assert [len(one["candidates"]) for one in attempt.run.records] == [1, 1, 3, 1]
 
 
@@ -112,7 +112,7 @@ def test_suspects_are_tried_in_turn_until_one_flips_the_run(how: How) -> None:
     steps = [attempt.step for attempt in found.attempts]
     assert steps[-1] == 1
     assert [attempt.succeeded for attempt in found.attempts] == [False] * (len(steps) - 1) + [True]
-    assert found.decisive == 1
+    assert found.flipped_at == 1
 
 
 def test_a_second_replay_has_a_thread_of_its_own() -> None:
@@ -124,7 +124,7 @@ def test_a_second_replay_has_a_thread_of_its_own() -> None:
 def test_where_nobody_can_say_whether_a_run_succeeded_nothing_is_said() -> None:
     graph, worlds, _ = _ran("sync")
     found = _replay("sync", graph, worlds, succeeded=None, tries=2)
-    assert (found.succeeded, found.flipped, found.decisive, len(found.attempts)) == (None, None, None, 2)
+    assert (found.succeeded, found.flipped, found.flipped_at, len(found.attempts)) == (None, None, None, 2)
 
 
 def test_rules_that_are_enforced_hold_for_the_step_drawn_again() -> None:

@@ -110,7 +110,7 @@ def test_all_attempts_are_shown_in_turn_each_with_its_cost_from_the_fork_on() ->
         "Run run: failed after 4 steps, 4 draws, 12 tokens.",
         "Step 2 taken otherwise: failed after 3 steps, thread run/replay-2. The replay took 1 draw, 3 tokens.",
         "Step 1 taken otherwise: succeeded after 5 steps, thread run/replay-1. The replay took 4 draws, 12 tokens.",
-        "Step 1 was decisive: with another draw there, the failed run succeeded.",
+        "Evidence that step 1 was decisive: taken otherwise, the failed run succeeds.",
         '4 act {"x": 4} +1 failed succeeded',  # a step that the original has not
     ):
         assert part in words
@@ -144,6 +144,6 @@ def test_the_plain_values_are_strict_json_whatever_the_arguments() -> None:
     text = json.dumps(told, allow_nan=False)
     text.encode("utf-8")
     assert json.loads(text) == told
-    assert (told["flipped"], told["decisive"]) == (None, None)
+    assert (told["flipped"], told["flipped_at"]) == (None, None)
     assert told["original"]["steps"][1]["score"] is None
     assert HOSTILE[-100:] in told["original"]["steps"][2]["action"]
