@@ -60,13 +60,13 @@ async def in_threads(making: Sequence[Making[Result]], at_once: int) -> list[Res
     with ContextThreadPoolExecutor(max_workers=at_once) as pool:
         futures = [pool.submit(_make, begin) for begin in making]
         try:
-            ended = wait(futures, return_when=FIRST_EXCEPTION).done
-            failed = [future for future in futures if future in ended and future.exception() is not None]
-            return [future.result() for future in failed or futures]
-        except BaseException:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
             for future in futures:
-                future.cancel()
-            raise
+                future.cancel()  # those that have not begun
+        wait(futures)
+        begun = [future for future in futures if not future.cancelled()]
+        return [future.result() for future in begun]
 
 
 async def in_tasks(making: Sequence[Making[Result]], at_once: int) -> list[Result]:
