@@ -89,8 +89,8 @@ def action_score(
         case "ratio_then_aggregate":
             value = aggregate(ratio)
         case "aggregate_then_ratio":
-            policy = _finite("policy_log_probs", policy_log_probs)
-            value = aggregate(policy) - aggregate(_finite("reference_log_probs", reference_log_probs))
+            policy = finite("policy_log_probs", policy_log_probs)
+            value = aggregate(policy) - aggregate(finite("reference_log_probs", reference_log_probs))
         case _:
             raise ValueError(f"order is {order!r}; allowed: {', '.join(get_args(Order))}")
     return _in_range(beta * value)
@@ -111,7 +111,7 @@ def run_score(step_scores: ArrayLike, aggregation: StepAggregation = "mean") -> 
         ValueError: no steps, a score that is not finite, an unknown name, or a sum beyond the float range.
     """
     aggregate = _named(_STEP, "aggregation", aggregation)
-    return _in_range(aggregate(_finite("step_scores", step_scores)))
+    return _in_range(aggregate(finite("step_scores", step_scores)))
 
 
 def _bottom10(values: Floats) -> float:
@@ -142,7 +142,12 @@ def _in_range(value: float) -> float:
     return float(value)
 
 
-def _finite(name: str, values: ArrayLike) -> Floats:
+def finite(name: str, values: ArrayLike) -> Floats:
+    """The values as an array of shape [N], N >= 1, float32 if they are, else float64.
+
+    Raises:
+        ValueError: no numbers, more than one dimension, nothing, or a value that is not finite; `name` is in the text.
+    """
     try:
         array = np.asarray(values)
         array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
@@ -157,7 +162,7 @@ def _finite(name: str, values: ArrayLike) -> Floats:
 
 
 def _log_probs(name: str, values: ArrayLike) -> Floats:
-    array = _finite(name, values)
+    array = finite(name, values)
     if array.max() > 0:
         where = int(array.argmax())
         raise ValueError(

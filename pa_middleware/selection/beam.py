@@ -23,11 +23,11 @@ from pa_middleware.guard.way import run_immediately
 from pa_middleware.scoring.advantage import StepAggregation, run_score
 from pa_middleware.selection.branch import Branch, Child, children
 from pa_middleware.selection.cost import Cost, count_checkpoints
-from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
+from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
 from pa_middleware.selection.threads import Threads, base_name
-from pa_middleware.selection.trajectory import Trajectory, trajectory
+from pa_middleware.selection.trajectory import Trajectory, reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,7 @@ def _check(driver: Driver, plan: _Plan) -> None:
     check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
     run_score([0.0], plan.aggregation)  # refuses an unknown name before anything runs
     for name in ("width", "expand", "depth"):
-        value = getattr(plan, name)
-        if type(value) is not int or value < 1:
-            raise SelectionError(f"{name} is {value!r}; allowed: a whole number from 1 on")
+        check_count(name, getattr(plan, name))
     nodes = sorted(name for name in driver.graph.nodes if not name.startswith("__"))
     if plan.agent not in nodes:
         raise SelectionError(f"agent={plan.agent!r} is no node of this graph; its nodes: {nodes}")
@@ -189,7 +187,7 @@ class _Search:
         aggregation = self._plan.aggregation
         ended = sorted(self.branches, key=lambda one: Child(one, None, one.scores, one.doubtful).rank(aggregation))
         return Beam(
-            tuple([await self._trajectory(branch.thread) for branch in ended]),
+            tuple([await reached(self._driver, branch.thread) for branch in ended]),
             tuple(run_score(branch.scores, aggregation) if branch.scores else None for branch in ended),
             self._cost,
         )
@@ -218,11 +216,9 @@ class _Search:
         if child.number == found.verdict.selected:
             return Branch(branch.thread, child.scores, branch.actions + 1, doubtful=child.doubtful)
         thread = await self._new_thread()
-        await self._driver.copy(branch.before, thread)
-        state = await self._driver.state(branch.before)
-        await self._driver.fork(
-            Fork(thread, branch.thread, branch.actions, state.values.get(self._driver.messages_key, ()))
-        )
+        await self._driver.copy(branch.before.config, thread)
+        messages = branch.before.values.get(self._driver.messages_key, ())
+        await self._driver.fork(Fork(thread, branch.thread, branch.actions, messages))
         self._cost.forks += 1
         taking = Taking(found, child.number)
         with searching(taking):
@@ -252,23 +248,19 @@ class _Search:
                 f"the graph goes on with {after.next}, where one {self._plan.agent!r} was expected; beam search "
                 "follows one agent that acts by itself"
             )
-        branch.over, branch.before = not after.next, after.config
+        branch.over, branch.before = not after.next, after
 
     async def _run(self, value: Any, thread: str, **settings: Any) -> None:
         await self._driver.run(value, in_thread(thread, self._plan.config), **settings)
 
     async def _check_step(self, thread: str, actions: int, record: Record) -> None:
         """See to it that the agent took the one action that was chosen, and no other."""
-        run = await self._trajectory(thread)
+        run = await reached(self._driver, thread)
         if run.length != actions or run.records[-1]["id"] != record["id"]:
             raise SelectionError(
                 f"{self._plan.agent!r} took {run.length} actions where {actions} were chosen; beam search follows a "
                 "node that takes one action at a time. An agent in a subgraph is searched by its own graph"
             )
-
-    async def _trajectory(self, thread: str) -> Trajectory:
-        state = await self._driver.state(in_thread(thread))
-        return trajectory(state, thread, messages_key=self._driver.messages_key)
 
     def _tool_results(self, state: StateSnapshot) -> int:
         return sum(isinstance(message, ToolMessage) for message in state.values.get(self._driver.messages_key, ()))

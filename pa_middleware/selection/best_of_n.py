@@ -16,11 +16,11 @@ from langgraph.errors import GraphBubbleUp
 
 from pa_middleware.guard.way import run_immediately
 from pa_middleware.scoring.advantage import StepAggregation, run_score
-from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
+from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
 from pa_middleware.selection.threads import Threads, base_name
-from pa_middleware.selection.trajectory import Trajectory, from_values, trajectory
+from pa_middleware.selection.trajectory import Trajectory, from_values, reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,10 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
     check_graph(driver.graph, forks=False)
     check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
     run_score([0.0], plan.aggregation)  # refuses an unknown name before anything runs
-    for name, value, least in (("n", plan.n, 2), ("prefix", plan.prefix, 1), ("at_once", plan.at_once, 1)):
-        if (value is not None or name == "n") and (type(value) is not int or value < least):
-            raise SelectionError(f"{name} is {value!r}; allowed: a whole number from {least} on")
+    check_count("n", plan.n, least=2)
+    for name, value in (("prefix", plan.prefix), ("at_once", plan.at_once)):
+        if value is not None:
+            check_count(name, value)
     base = base_name(plan.config, "best-of")
     threads = [f"{base}/{number}" for number in range(plan.n)]
     with Threads(driver) as begun:
@@ -151,13 +152,13 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
 
 
 async def _run(driver: Driver, plan: _Plan, thread: str) -> Trajectory | Exception:
-    config, key = in_thread(thread, plan.config), driver.messages_key
     await driver.fork(Fork(thread, None, 0))
     try:
-        values = await driver.run(plan.input, config)
+        values = await driver.run(plan.input, in_thread(thread, plan.config))
         if isinstance(driver.graph.checkpointer, BaseCheckpointSaver):
-            return trajectory(await driver.state(config), thread, messages_key=key)
-        return from_values(values, thread, finished="__interrupt__" not in values, messages_key=key)
+            return await reached(driver, thread)
+        finished = "__interrupt__" not in values
+        return from_values(values, thread, finished=finished, messages_key=driver.messages_key)
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001 - the other runs are worth no less for it

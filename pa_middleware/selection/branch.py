@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
 
 from pa_middleware.guard.search import Choices
 from pa_middleware.scoring.advantage import StepAggregation, run_score
@@ -23,8 +23,8 @@ class Branch:
     """It has an unscored step, or the guard ended it; branches that are none of this go before it."""
     found: Choices | None = None
     """The candidates of its next action."""
-    before: RunnableConfig | None = None
-    """The checkpoint before that action."""
+    before: StateSnapshot | None = None
+    """The state before that action."""
 
 
 @dataclass(frozen=True, slots=True)

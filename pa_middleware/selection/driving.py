@@ -121,6 +121,16 @@ def check_graph(graph: object, *, forks: bool) -> None:
         _refuse_unkept(graph)
 
 
+def check_count(name: str, value: object, *, least: int = 1) -> None:
+    """See to it that a setting is a whole number from `least` on.
+
+    Raises:
+        SelectionError: it is not.
+    """
+    if type(value) is not int or value < least:
+        raise SelectionError(f"{name} is {value!r}; allowed: a whole number from {least} on")
+
+
 def saver_of(graph: Graph) -> BaseCheckpointSaver[Any]:
     """The graph's checkpointer.
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pa_middleware.scoring.advantage import finite
+
 Floats = NDArray[np.float64]
 
 
@@ -35,7 +37,7 @@ def gain_of_choices(scores: ArrayLike, rewards: ArrayLike, groups: ArrayLike, *,
     Naive equivalent, for one group and distinct scores, with C the sets of N of its indexes
     (`itertools.combinations(range(K), N)`): `np.mean([rewards[max(c, key=scores.__getitem__)] for c in C])`.
     """
-    score, reward = _finite("scores", scores), _finite("rewards", rewards)
+    score, reward = (finite(name, each).astype(np.float64) for name, each in (("scores", scores), ("rewards", rewards)))
     label = np.asarray(groups)
     if label.dtype.kind not in "iuU":
         raise ValueError(f"groups is {groups!r:.100}; allowed: whole numbers or text, one for each candidate")
@@ -77,16 +79,3 @@ def _all_within(count: NDArray[Any], size: NDArray[Any], depth: int) -> Floats:
     taken = np.arange(depth)
     left = np.maximum(count[:, None] - taken, 0)
     return np.asarray(np.cumprod(left / (size[:, None] - taken), axis=1))
-
-
-def _finite(name: str, values: ArrayLike) -> Floats:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {values!r:.100}; allowed: a sequence of real numbers") from error
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}; allowed: one dimension with at least one value")
-    if not np.isfinite(array).all():
-        where = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise ValueError(f"{name}[{where}] is {array[where]}; every value must be finite")
-    return array

@@ -21,11 +21,11 @@ from pa_middleware.debugging.attribution import AttributionError, Rule, Suspect,
 from pa_middleware.guard.record import RECORDS, Record, steps_of
 from pa_middleware.guard.search import Expanding, searching
 from pa_middleware.guard.way import run_immediately
-from pa_middleware.selection.driving import Driver, Graph, check_graph, in_thread
+from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
 from pa_middleware.selection.threads import Threads
-from pa_middleware.selection.trajectory import Trajectory, trajectory
+from pa_middleware.selection.trajectory import Trajectory, reached, trajectory
 
 Succeeded = Callable[[Trajectory], bool | None]
 """Whether a run did what it was to do; None if that cannot be said."""
@@ -152,9 +152,7 @@ async def _replay(driver: Driver, plan: _Plan) -> Replay:
     check_graph(driver.graph, forks=True)
     check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
     for name in ("draws", "tries"):
-        value = getattr(plan, name)
-        if type(value) is not int or value < 1:
-            raise SelectionError(f"{name} is {value!r}; allowed: a whole number from 1 on")
+        check_count(name, getattr(plan, name))
     original = await _finished(driver, plan.thread)
     steps, suspects = _which(plan, original)
     history = await driver.history(plan.thread)
@@ -179,7 +177,7 @@ async def _from(driver: Driver, plan: _Plan, before: StateSnapshot, step: int, t
     if expanding.found is None or expanding.found.record["step"] != step:
         raise SelectionError(f"step {step} was not drawn again: the graph did not come to its guarded agent")
     choice = expanding.found.record
-    run = trajectory(await driver.state(in_thread(thread)), thread, messages_key=driver.messages_key)
+    run = await reached(driver, thread)
     drawn = choice["reason"] != "scorer_error"  # else nothing was chosen, and the outcome says nothing of the step
     return Attempt(step, choice, run, _outcome(plan, run) if drawn else None)
 

@@ -11,6 +11,7 @@ from langgraph.types import StateSnapshot
 
 from pa_middleware.guard.record import RECORDS, Record, steps_of
 from pa_middleware.scoring.advantage import StepAggregation, run_score
+from pa_middleware.selection.driving import Driver, in_thread
 from pa_middleware.selection.errors import SelectionError
 
 
@@ -65,6 +66,15 @@ class Trajectory:
         first = self.scores[:prefix]
         known = [score for score in first if score is not None]
         return run_score(known, aggregation) if known and len(known) == len(first) else None
+
+
+async def reached(driver: Driver, thread: str) -> Trajectory:
+    """The run of a thread, as far as it has come.
+
+    Raises:
+        SelectionError: no guard wrote records into it.
+    """
+    return trajectory(await driver.state(in_thread(thread)), thread, messages_key=driver.messages_key)
 
 
 def trajectory(snapshot: StateSnapshot, thread: str, *, messages_key: str = "messages") -> Trajectory:
