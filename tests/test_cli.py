@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from commands import run as run_command
+from commands import words_of
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, StateGraph
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
 from pa_middleware.cli import app
@@ -52,12 +54,7 @@ def trace_file(tmp_path: Path) -> Path:
 
 
 def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-
-
-def _words(result: Result) -> str:
-    """What was printed, without boxes, colours and line ends."""
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+    return run_command(app, *arguments)
 
 
 def _conversations(result: Result) -> list[str]:
@@ -67,7 +64,7 @@ def _conversations(result: Result) -> list[str]:
 
 def test_help_names_both_commands() -> None:
     for arguments in (["--help"], []):
-        words = _words(_run(*arguments))
+        words = words_of(_run(*arguments))
         assert " trace " in words
         assert " demo " in words
 
@@ -95,7 +92,7 @@ def test_trace_shows_the_last_runs(trace_file: Path, last: int, shown: str) -> N
 def test_an_unknown_run_is_refused_with_the_known_ones(trace_file: Path) -> None:
     result = _run("trace", trace_file, "--run", "nobody")
     assert result.exit_code == WRONG_USE
-    words = _words(result)
+    words = words_of(result)
     assert "Invalid value for --run: no run 'nobody'" in words
     assert "the runs are: conversation-a, conversation-b, conversation-c" in words
 
@@ -103,7 +100,7 @@ def test_an_unknown_run_is_refused_with_the_known_ones(trace_file: Path) -> None
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     result = _run("trace", tmp_path / "none.jsonl")
     assert result.exit_code == WRONG_USE
-    assert "No such file or directory" in _words(result)
+    assert "No such file or directory" in words_of(result)
 
 
 @pytest.mark.parametrize("content", ["", "not a trace\n"])
@@ -112,13 +109,13 @@ def test_a_file_without_a_trace_is_refused(tmp_path: Path, content: str) -> None
     file.write_text(content, encoding="utf-8")
     result = _run("trace", file)
     assert result.exit_code == WRONG_USE
-    assert "no line can be read as OTLP-JSON spans" in _words(result)
+    assert "no line can be read as OTLP-JSON spans" in words_of(result)
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     result = _run("trace", tmp_path)
     assert result.exit_code == WRONG_USE
-    assert "without .jsonl files" in _words(result)
+    assert "without .jsonl files" in words_of(result)
 
 
 @pytest.fixture
@@ -191,7 +188,7 @@ def test_demo_in_shadow_mode_counts_compares_and_labels(tmp_path: Path) -> None:
         ["shadow-110000", "110000"],
         ["shadow-110001", "110001"],
     ]
-    words = _words(result)
+    words = words_of(result)
     assert "2 of 2 episodes took the same actions as unguarded." in words
     assert "--episodes 150" in words  # these are too few to calibrate on
     assert "guarded: score" not in words
@@ -202,14 +199,14 @@ def test_rules_for_a_demo_that_guards_nothing_are_refused(tmp_path: Path, mode: 
     Rules(threshold=0.0, mode="enforce").save(tmp_path / "rules.json")
     result = _run("demo", "--mode", mode, "--rules", tmp_path / "rules.json")
     assert result.exit_code == WRONG_USE
-    assert f"Invalid value for --rules: has no effect with --mode {mode}" in _words(result)
+    assert f"Invalid value for --rules: has no effect with --mode {mode}" in words_of(result)
 
 
 def test_rules_that_the_demo_cannot_run_are_refused_before_anything_runs(tmp_path: Path) -> None:
     Rules(threshold=0.0, on_low="escalate", mode="enforce").save(tmp_path / "rules.json")
     result = _run("demo", "--rules", tmp_path / "rules.json", "--traces", tmp_path / "traces")
     assert result.exit_code == WRONG_USE
-    assert "these rules ask a human" in _words(result)
+    assert "these rules ask a human" in words_of(result)
     assert not (tmp_path / "traces").exists()
 
 
@@ -225,7 +222,7 @@ def test_demo_guards_with_the_rules_of_a_file(tmp_path: Path) -> None:
     assert "guarded: the rules of" in result.output
 
 
-def test_a_rules_file_is_checked_and_told_in_words(tmp_path: Path) -> None:
+def test_a_rules_file_is_checked_and_told_inwords(tmp_path: Path) -> None:
     file = tmp_path / "rules.toml"
     Rules(
         threshold=-0.5,
@@ -237,7 +234,7 @@ def test_a_rules_file_is_checked_and_told_in_words(tmp_path: Path) -> None:
         scoring_timeout=2,
         mode="enforce",
     ).save(file)
-    words = _words(_run("rules", file))
+    words = words_of(_run("rules", file))
     assert "Mode enforce." in words
     assert "read_only not judged" in words
     assert "irreversible passes from 1 on" in words
@@ -250,14 +247,14 @@ def test_a_rules_file_is_checked_and_told_in_words(tmp_path: Path) -> None:
 
 def test_rules_that_only_watch_say_why(tmp_path: Path) -> None:
     Rules(threshold=0.0).save(tmp_path / "rules.json")
-    assert "Mode shadow, since the threshold is not calibrated" in _words(_run("rules", tmp_path / "rules.json"))
+    assert "Mode shadow, since the threshold is not calibrated" in words_of(_run("rules", tmp_path / "rules.json"))
 
 
 def test_a_file_that_holds_no_rules_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "rules.json").write_text('{"treshold": 1}', encoding="utf-8")
     result = _run("rules", tmp_path / "rules.json")
     assert result.exit_code == WRONG_USE
-    assert "did you mean 'threshold'?" in _words(result)
+    assert "did you mean 'threshold'?" in words_of(result)
 
 
 def test_the_schema_of_rules_is_printed_as_it_is_published() -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import aiosqlite
 import pytest
 import typer
+from commands import run as run_command
+from commands import words_of
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from selection.worlds import GO, Path, agent, taken, thread
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from pa_middleware import Rules
 from pa_middleware.replay_command import WRONG_USE, replay
@@ -52,16 +54,12 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def _run(*arguments: object, app: str | None = "made_app:app") -> Result:
     given = [str(each) for each in arguments] + ([] if app is None else ["--app", app])
-    return CliRunner().invoke(_app, given, env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-
-
-def _words(result: Result) -> str:
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+    return run_command(_app, *given)
 
 
 def _refused(result: Result, words: str) -> None:
     assert result.exit_code == WRONG_USE, result.output
-    assert words in _words(result)
+    assert words in words_of(result)
     assert "Traceback" not in result.output
 
 
@@ -70,7 +68,7 @@ def test_both_outcomes_are_shown_side_by_side_within_80_columns(module: Any) -> 
     result = _run("run", "--draws", 3)
     assert result.exit_code == 0, result.output
     assert max(map(len, result.output.splitlines())) <= 80
-    words = _words(result)
+    words = words_of(result)
     for part in (
         "Run run: failed after 4 steps, 4 draws.",
         '1 act {"x": -5.0} -5 -5 5',  # suspect, with what it is ranked by and its margin
@@ -102,7 +100,7 @@ def test_the_step_can_be_given_and_outcomes_be_unknown(module: Any) -> None:
     module.app = _replayable(succeeded=None)
     result = _run("run", "--from", 2, "--draws", 1)
     assert result.exit_code == 0, result.output
-    words = _words(result)
+    words = words_of(result)
     assert "Suspects" not in words
     assert "Step 2 taken otherwise: ended after 4 steps" in words
     assert "nobody can say" in words
@@ -123,22 +121,22 @@ def test_suspects_are_tried_until_one_succeeds_or_so_many_were(module: Any) -> N
     module.app = _replayable(succeeded=lambda run: False)
     result = _run("run", "--tries", 2, "--rule", "lowest")
     assert result.exit_code == 0, result.output
-    assert re.findall(r"Step (\d) taken otherwise", _words(result)) == ["1", "3"]
-    assert "The failed run failed again" in _words(result)
+    assert re.findall(r"Step (\d) taken otherwise", words_of(result)) == ["1", "3"]
+    assert "The failed run failed again" in words_of(result)
 
 
 def test_a_file_that_cannot_be_written_is_refused_after_the_outcome_was_shown(module: Any, tmp_path: File) -> None:
     module.app = _replayable()
     result = _run("run", "--json", tmp_path)
     _refused(result, "Invalid value for --json")
-    assert "Drawn again at step 1" in _words(result)
+    assert "Drawn again at step 1" in words_of(result)
 
 
 def test_a_failed_replay_is_no_evidence_and_a_success_has_nothing_to_flip(module: Any) -> None:
     module.app = _replayable()
-    assert "The failed run failed again" in _words(_run("run", "--from", 2))
+    assert "The failed run failed again" in words_of(_run("run", "--from", 2))
     module.app = _replayable(succeeded=lambda run: True)
-    assert "nothing to flip" in _words(_run("run"))
+    assert "nothing to flip" in words_of(_run("run"))
 
 
 def test_an_app_can_be_made_for_the_run_and_is_closed_afterwards(module: Any) -> None:
@@ -186,7 +184,7 @@ def test_an_app_that_opens_in_an_event_loop_is_replayed_there(module: Any, tmp_p
     module.app = app
     result = _run("run", "--draws", 3)
     assert result.exit_code == 0, result.output
-    assert '0 act {"x": 4.0} +4 taken' in _words(result)
+    assert '0 act {"x": 4.0} +4 taken' in words_of(result)
     _refused(_run("nobody"), "holds no run 'nobody'")
 
 
@@ -277,5 +275,5 @@ def test_what_a_run_wrote_reaches_the_terminal_as_plain_text(module: Any) -> Non
 def test_the_demos_episodes_can_be_replayed() -> None:
     result = _run("weak-110000", "--draws", 2, app="pa_demos.taxi.replayed:app")
     assert result.exit_code == 0, result.output
-    assert "Run weak-110000: failed after 30 steps" in _words(result)
+    assert "Run weak-110000: failed after 30 steps" in words_of(result)
     _refused(_run("strong-1", app="pa_demos.taxi.replayed:app"), "this driver's are weak- and a seed")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import textwrap
 from pathlib import Path
@@ -13,7 +12,9 @@ import rich
 import typer
 from calibration.agent import Known, recorded, take_run
 from calibration.made import SCORER
-from typer.testing import CliRunner, Result
+from commands import run as run_command
+from commands import words_of
+from typer.testing import Result
 
 import pa_middleware.tracing
 from pa_middleware import Guard, Rules
@@ -26,11 +27,7 @@ _app.command()(calibrate)
 
 
 def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(_app, [str(each) for each in arguments], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-
-
-def _words(result: Result) -> str:
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+    return run_command(_app, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +70,7 @@ def test_the_output_names_every_number_within_80_columns(folder: Path, tmp_path:
     result = _run(folder / "traces", "--labels", folder / "labels.csv", "--out", tmp_path / "rules.toml")
     assert result.exit_code == 0, result.output
     assert max(map(len, result.output.splitlines())) <= 80
-    words = _words(result)
+    words = words_of(result)
     for part in (
         "50 runs of 50 tasks: 40 successful, 10 failed.",
         "policy 1f, reference 2e",
@@ -97,7 +94,7 @@ def test_without_labels_the_command_says_how_little_that_is(folder: Path, tmp_pa
     out = tmp_path / "rules.json"
     result = _run(folder / "traces", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "This is weaker than with labels: it is for all runs alike." in _words(result)
+    assert "This is weaker than with labels: it is for all runs alike." in words_of(result)
     calibration = Rules.load(out).calibration
     assert calibration is not None
     assert (calibration.method, calibration.successes) == ("quantile", None)
@@ -112,7 +109,7 @@ def test_by_tier_on_top_of_other_rules(folder: Path, tmp_path: Path) -> None:
     rules = Rules.load(out)
     assert set(rules.thresholds) == {"irreversible", "final_answer"}
     assert (rules.on_low, rules.draws, rules.mode, rules.effective_mode) == ("block", 2, None, "enforce")
-    words = _words(result)
+    words = words_of(result)
     assert "The 2 thresholds share alpha equally (Bonferroni);" in words
     assert "In no run: read_only, default; held to" in words
 
@@ -129,7 +126,7 @@ def test_a_refusal_says_why_and_writes_no_rules(folder: Path, tmp_path: Path) ->
     out = tmp_path / "rules.json"
     result = _run(folder / "traces", "--labels", folder / "labels.csv", "--alpha", "0.01", "--out", out)
     assert result.exit_code == REFUSED
-    assert "Not calibrated: alpha=0.01 needs 110 tasks" in _words(result)
+    assert "Not calibrated: alpha=0.01 needs 110 tasks" in words_of(result)
     assert not out.exists()
 
 
@@ -138,7 +135,9 @@ def test_runs_that_were_guarded_are_refused_with_what_to_do(tmp_path: Path) -> N
     file = recorded(tmp_path / "t.jsonl", {"one": [-1.0]}, rules=rules)
     result = _run(file, "--out", tmp_path / "rules.json")
     assert result.exit_code == REFUSED
-    assert "none of 1 runs can be used (1 shaped by a guard); record runs with a guard in shadow mode" in _words(result)
+    assert "none of 1 runs can be used (1 shaped by a guard); record runs with a guard in shadow mode" in words_of(
+        result
+    )
 
 
 @pytest.mark.parametrize(
@@ -159,16 +158,16 @@ def test_files_and_options_that_cannot_be_used_are_refused(
     monkeypatch.chdir(tmp_path)
     result = _run(folder / "traces", "--out", "rules.json", *arguments)
     assert result.exit_code == WRONG_USE
-    assert message in _words(result)
+    assert message in words_of(result)
 
 
 def test_a_missing_trace_and_a_label_of_an_unknown_run_are_refused(folder: Path, tmp_path: Path) -> None:
     missing = _run(tmp_path / "none.jsonl", "--out", tmp_path / "rules.json")
-    assert (missing.exit_code, "Invalid value for RUNS" in _words(missing)) == (WRONG_USE, True)
+    assert (missing.exit_code, "Invalid value for RUNS" in words_of(missing)) == (WRONG_USE, True)
     (tmp_path / "labels.csv").write_text("run,success\nrun-77,1\n", encoding="utf-8")
     unknown = _run(folder / "traces", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "rules.json")
     assert unknown.exit_code == WRONG_USE
-    assert "line 2: run 'run-77' is not among the 50 recorded runs" in _words(unknown)
+    assert "line 2: run 'run-77' is not among the 50 recorded runs" in words_of(unknown)
 
 
 def test_a_file_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -177,8 +176,8 @@ def test_a_file_that_cannot_be_written_is_refused(folder: Path, tmp_path: Path) 
     for out in (tmp_path / "rules.json", tmp_path / "file" / "rules.json", tmp_path / "file" / "new" / "rules.json"):
         result = _run(folder / "traces", "--out", out)
         assert result.exit_code == WRONG_USE
-        assert "Invalid value for --out" in _words(result)
-        assert "threshold" not in _words(result)  # found before anything is reported
+        assert "Invalid value for --out" in words_of(result)
+        assert "threshold" not in words_of(result)  # found before anything is reported
 
 
 @pytest.mark.parametrize(
@@ -200,7 +199,7 @@ def test_settings_without_thresholds_of_their_own_are_a_base_and_the_result_is_e
     rules = Rules.load(out)
     assert rules.effective_mode == "enforce"
     assert (rules.on_low, rules.draws) == (settings.get("on_low", "abstain"), settings.get("draws", 1))
-    assert ("all but final_answer" in _words(result)) == ("thresholds" in settings)
+    assert ("all but final_answer" in words_of(result)) == ("thresholds" in settings)
 
 
 def test_a_scorer_that_knows_nothing_is_refused_with_the_held_out_table(folder: Path, tmp_path: Path) -> None:
@@ -210,7 +209,7 @@ def test_a_scorer_that_knows_nothing_is_refused_with_the_held_out_table(folder: 
     out.write_text("{}", encoding="utf-8")
     result = _run(folder / "traces", "--labels", labels, "--out", out)
     assert (result.exit_code, result.stdout) == (REFUSED, "")
-    words = _words(result)
+    words = words_of(result)
     assert "judged by false alarms % failures caught % in time % lead" in words
     assert "Not calibrated: on held-out runs (30 successful, 10 failed, alpha 0.1) the scorer is not shown" in words
     assert "rules.json was left as it was." in words

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 from calibration.agent import recorded
-from typer.testing import CliRunner, Result
+from commands import run as run_command
+from commands import words_of
+from typer.testing import Result
 
 from pa_middleware.gain_command import NO_EVIDENCE, gain
 
@@ -20,11 +21,7 @@ _app.command()(gain)
 
 
 def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(_app, [str(each) for each in arguments], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-
-
-def _words(result: Result) -> str:
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+    return run_command(_app, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +43,7 @@ def test_it_shows_every_n_and_the_verdict_within_80_columns(folder: Path) -> Non
     assert result.exit_code == 0, result.output
     assert max(map(len, result.output.splitlines())) <= 80
     assert "…" not in result.output
-    words = _words(result)
+    words = words_of(result)
     for part in (
         "36 runs of 12 tasks, 12 of them with both successful and failed runs.",
         "Lengths: 2.0 steps, successful runs 2.0, failed runs 2.0.",
@@ -72,7 +69,7 @@ def test_it_shows_every_n_and_the_verdict_within_80_columns(folder: Path) -> Non
 def test_a_scorer_that_does_not_beat_random_is_told_and_ends_in_1(folder: Path, labels: str, verdict: str) -> None:
     result = _run(folder / "traces", "--labels", folder / f"{labels}.csv")
     assert result.exit_code == NO_EVIDENCE
-    assert verdict in _words(result)
+    assert verdict in words_of(result)
 
 
 def test_value_and_cost_give_the_best_n_and_json_holds_all(folder: Path, tmp_path: Path) -> None:
@@ -80,7 +77,7 @@ def test_value_and_cost_give_the_best_n_and_json_holds_all(folder: Path, tmp_pat
     options = ["--of", "sum", "--prefix", "1", "--value", "10", "--cost", "1", "--json", out]
     result = _run(folder / "traces", "--labels", folder / "good.csv", *options)
     assert result.exit_code == 0, result.output
-    assert "At 10 a success and 1 a run, N = 3 is best: 7 expected, less its cost." in _words(result)
+    assert "At 10 a success and 1 a run, N = 3 is best: 7 expected, less its cost." in words_of(result)
     told = json.loads(out.read_text(encoding="utf-8"))
     assert (told["best_n"], told["aggregation"], told["compared"], told["beats_random"]) == (3, "sum", 1.0, True)
 
@@ -102,15 +99,15 @@ def test_options_that_cannot_be_used_are_refused(
     monkeypatch.chdir(tmp_path)
     result = _run(folder / "traces", "--labels", folder / "good.csv", *arguments)
     assert result.exit_code == WRONG_USE
-    assert message in _words(result)
+    assert message in words_of(result)
 
 
 def test_runs_that_tell_nothing_and_files_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("run,success\nrun-0,1\nrun-1,0\n", encoding="utf-8")
     alone = _run(folder / "traces", "--labels", labels)
-    assert (alone.exit_code, "no task has two runs or more" in _words(alone)) == (WRONG_USE, True)
+    assert (alone.exit_code, "no task has two runs or more" in words_of(alone)) == (WRONG_USE, True)
     missing = _run(tmp_path / "none.jsonl", "--labels", labels)
-    assert (missing.exit_code, "Invalid value for RUNS" in _words(missing)) == (WRONG_USE, True)
+    assert (missing.exit_code, "Invalid value for RUNS" in words_of(missing)) == (WRONG_USE, True)
     unwritable = _run(folder / "traces", "--labels", folder / "good.csv", "--json", tmp_path)
-    assert (unwritable.exit_code, "Invalid value for --json" in _words(unwritable)) == (WRONG_USE, True)
+    assert (unwritable.exit_code, "Invalid value for --json" in words_of(unwritable)) == (WRONG_USE, True)

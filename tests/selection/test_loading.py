@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import run as run_command
+from commands import words_of
+from typer.testing import Result
 
 from pa_middleware.cli import app as command
 
@@ -55,11 +56,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
 def _run(app: str, run: str = "run", *options: str) -> Result:
     given = ["replay", run, "--app", app, "--draws", "2", *options]
-    return CliRunner().invoke(command, given, env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
-
-
-def _words(result: Result) -> str:
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", result.output).split())
+    return run_command(command, *given)
 
 
 def _told(name: str = "my_agents") -> list[str]:
@@ -85,7 +82,7 @@ def test_every_kind_of_app_is_found_in_the_folder_replayed_and_closed(
 ) -> None:
     result = _run(f"{write(body, name=name)}:{path}")
     assert result.exit_code == 0, result.output
-    assert "Drawn again at step" in _words(result)
+    assert "Drawn again at step" in words_of(result)
     assert _told(name) == ["closed"]
 
 
@@ -161,8 +158,8 @@ def test_a_name_that_is_no_apps_is_refused_with_what_is_needed(write: Write, app
     )
     result = _run(app)
     assert result.exit_code == WRONG_USE
-    assert "Invalid value for --app" in _words(result)
-    assert words in _words(result)
+    assert "Invalid value for --app" in words_of(result)
+    assert words in words_of(result)
 
 
 @pytest.mark.parametrize(
