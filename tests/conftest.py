@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from hypothesis import settings
 from transformers import PretrainedConfig, PreTrainedModel
 
 torch.set_num_threads(1)
+
+# The same examples in every run: what fails here fails everywhere. `HYPOTHESIS_PROFILE=search` looks for new ones.
+settings.register_profile("repeat", derandomize=True, database=None)
+settings.register_profile("search", print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 Build = Callable[..., PreTrainedModel]
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}

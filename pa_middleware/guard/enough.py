@@ -37,6 +37,7 @@ def chance_of_better(draws: Sequence[Draw], left: int, rules: Rules, *, beta: fl
     Naive equivalent, for `policy`: `1 - (1 - (1 - sum(exp(policy_log_prob) of the distinct draws))) ** left`.
     """
     # Actions that a template writes alike are one: by their tokens' log-ratios and log-probs, which then are the same.
+    # Two that only score the same count as one too, which errs on the side of more draws.
     distinct = {
         (draw.score.token_log_ratios, draw.score.policy_log_prob): (draw.score, draw.least_margin)
         for draw in draws
