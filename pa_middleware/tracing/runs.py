@@ -12,6 +12,29 @@ Value = str | bool | int | float | tuple[str | bool | int | float, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class TracedCall:
+    """A tool call in a message that the model was shown."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracedMessage:
+    """A message that the model was shown."""
+
+    role: str
+    """"system", "user", "assistant", "tool" or another one's own; "" for a message that the trace has lost."""
+    text: str
+    reasoning: str = ""
+    calls: tuple[TracedCall, ...] = ()
+    answers: str = ""
+    """Id of the call that a tool's message answers."""
+
+
+@dataclass(frozen=True, slots=True)
 class TracedCandidate:
     """One candidate action as its score span tells it. What the span does not say is None or empty."""
 
@@ -43,6 +66,18 @@ class TracedCandidate:
     """Index of the candidate that proposed the same action before and was scored for both."""
     output_tokens: int | None = None
     """Generated; None if the model did not say."""
+    action_kind: str = ""
+    tool_names: tuple[str, ...] = ()
+    """Of its calls, in order."""
+    reasoning: str = ""
+    """Content: empty unless it was switched on."""
+    token_texts: tuple[str, ...] = ()
+    """Text of each scored token, parallel to `log_ratios`; empty unless content and log-ratios were switched on."""
+    policy_log_prob: float | None = None
+    """Of the whole action, nats."""
+    reference_log_prob: float | None = None
+    least_margin: float | None = None
+    """Scores that differ by no more than this are equal but for rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +111,14 @@ class TracedStep:
     """Of each tool call, in order."""
     p_success: float | None = None
     """Probability that the run succeeds, from its scores up to this step; None without a calibrated one."""
+    end_ns: int | None = None
+    """None if the step has no end."""
+    history: tuple[TracedMessage, ...] = ()
+    """What the model was shown, oldest first; empty unless content was switched on."""
+    tool_definitions: str = ""
+    """JSON list of the tools the model was shown; empty unless content was switched on."""
+    review: tuple[str, ...] = ()
+    """What a human said to each call of an escalated step: approve, edit, reject or respond."""
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
@@ -100,6 +143,12 @@ class Run:
     trace_id: str
     conversation_id: str | None
     steps: tuple[TracedStep, ...]
+    agent: str | None = None
+    """Name of the agent, if its steps say it."""
+    success: bool | None = None
+    """Whether the run succeeded; None where no label says it. No span tells it."""
+    task: str | None = None
+    """What runs of the same task have in common, from its label."""
 
     @property
     def lowest(self) -> TracedStep | None:
