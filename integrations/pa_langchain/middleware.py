@@ -62,8 +62,9 @@ class ProgressAdvantageMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
             threads. A model that makes several draws in one call (`LocalChatModel`, `pa_openai.ManyDraws`) does so
             whatever is set here.
         trace_tokens: write the log-ratio of every token to the spans.
-        trace_content: write action text and tool arguments to the spans; by default as the environment variable
-            OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says.
+        trace_content: write what the model was shown and what it said to the spans: messages, tool definitions, action
+            text, reasoning and arguments, and with `trace_tokens` the text of every token; by default as the
+            environment variable OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT says.
 
     Raises:
         GuardError: no scorer, no rules, or rules that were calibrated with another scorer.

@@ -60,6 +60,7 @@ def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: Step
         "anchor": span.anchor,
         "span": span.traceparent,
     }
+    span.shown(turn.shown.history, turn.shown.tools)
     _tell(core, hand, record, span, error)
     if hand.live and rules.effective_mode == "enforce":
         _retract(hand, None if stopped else verdict.selected)
@@ -125,6 +126,8 @@ def _tell(core: GuardCore, hand: Hand, record: Record, span: StepSpan, error: Ex
             error=draw.error,
             started_ns=started,
             same_as=draw.same_as,
+            action_kind=_kind(draw),
+            least_margin=draw.least_margin or None,
         )
     chosen = hand.draws[record["selected"]]
     action = chosen.proposal.action
@@ -136,7 +139,7 @@ def _tell(core: GuardCore, hand: Hand, record: Record, span: StepSpan, error: Ex
         aggregation=str(getattr(core.scorer, "aggregation", "")),
         candidate_count=len(hand.draws),
         selected_index=record["selected"],
-        action_kind="final_answer" if chosen.kind == "final_answer" else "tool_call",
+        action_kind=_kind(chosen),
         tool_names=[call["name"] for call in action.tool_calls],
         tool_call_ids=[call["id"] for call in action.tool_calls],
         tiers=[tier or "final_answer" for tier in chosen.tiers],
@@ -145,3 +148,7 @@ def _tell(core: GuardCore, hand: Hand, record: Record, span: StepSpan, error: Ex
         p_success=record["p_success"],
         error=error,
     )
+
+
+def _kind(draw: Draw) -> str:
+    return "final_answer" if draw.kind == "final_answer" else "tool_call"

@@ -57,6 +57,7 @@ class Composer:
             ),
             truncated=truncated,
             confidence=Confidence(*map(tuple, rows[:, 1:].T.tolist())) if rows.shape[1] > 1 else None,
+            token_ids=action.ids,
         )
 
     def _aggregate(self, policy: Floats, reference: Floats) -> float:

@@ -90,6 +90,16 @@ def action_key(action: AIMessage) -> str | None:
     return json.dumps([message, calls], default=repr)
 
 
+def reasoning_of(message: BaseMessage) -> str:
+    """What a model thought before it spoke, "" if the message says nothing of it."""
+    thought: list[str] = []
+    for block in message.content if isinstance(message.content, list) else ():
+        match block:
+            case {"type": "reasoning", "reasoning": str(part)} | {"type": "thinking", "thinking": str(part)}:
+                thought.append(part)
+    return "".join(thought) or str(message.additional_kwargs.get("reasoning_content") or "")
+
+
 def template_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
     """The tools as chat templates read them: OpenAI function schemas.
 
@@ -104,11 +114,9 @@ def template_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
 
 def _template_message(message: BaseMessage) -> TemplateMessage:
     role = _role(message)
-    text, reasoning = _text(message)
-    result: TemplateMessage = {"role": role, "content": text}
+    result: TemplateMessage = {"role": role, "content": _text(message)}
     if isinstance(message, AIMessage):
-        reasoning = reasoning or str(message.additional_kwargs.get("reasoning_content") or "")
-        if reasoning:
+        if reasoning := reasoning_of(message):
             result["reasoning_content"] = reasoning
         if message.tool_calls:
             result["tool_calls"] = [
@@ -133,23 +141,21 @@ def _role(message: BaseMessage) -> str:
     )
 
 
-def _text(message: BaseMessage) -> tuple[str, str]:
-    """Text and reasoning of a message."""
+def _text(message: BaseMessage) -> str:
     if isinstance(message.content, str):
-        return message.content, ""
+        return message.content
     text: list[str] = []
-    reasoning: list[str] = []
     for block in message.content:
         match block:
             case str():
                 text.append(block)
             case {"type": "text", "text": str(part)}:
                 text.append(part)
-            case {"type": "reasoning", "reasoning": str(part)} | {"type": "thinking", "thinking": str(part)}:
-                reasoning.append(part)
+            case {"type": "reasoning", "reasoning": str()} | {"type": "thinking", "thinking": str()}:
+                continue  # told apart by `reasoning_of`
             case {"type": "tool_use" | "tool_call"}:
                 continue  # the same call stands in `tool_calls`
             case _:
                 kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
                 raise RenderingError(f"content of type {kind!r} cannot be scored; allowed: text and reasoning blocks")
-    return "".join(text), "".join(reasoning)
+    return "".join(text)

@@ -24,6 +24,7 @@ from pa_middleware.scoring.overlap import Overlap
 from pa_middleware.scoring.reading import Query
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.scorer import Step, StepScore, Tool
+from pa_middleware.scoring.token_texts import token_texts
 
 if TYPE_CHECKING:
     import torch
@@ -190,6 +191,10 @@ class ModelPair:
             conversation: the same.
         """
         self._background.run(conversation, lambda: self._read(history, tools, conversation))
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token; see `token_texts.token_texts`."""
+        return token_texts(self.tokenizer, ids)
 
     def forget(self, conversation: str | None = None) -> None:
         """Free what is kept of a conversation, or of all."""

@@ -76,9 +76,10 @@ class CandidateScore:
     """True when the ids come from rendering the message's text again, not from the engine that generated them."""
     truncated: bool = False
     """True when the oldest part of the history was left out because it exceeded the models' context."""
-
     confidence: Confidence | None = None
     """The policy's own certainty, where the scorer was asked for it."""
+    token_ids: tuple[int, ...] = ()
+    """The scored tokens, parallel to `token_log_ratios`; empty if the scorer does not say."""
 
     @property
     def token_count(self) -> int:
@@ -105,6 +106,15 @@ class Scorer(Protocol):
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Scores of every candidate of every step, in order."""
+        ...
+
+
+@runtime_checkable
+class TellsTokens(Protocol):
+    """A scorer that knows the text of the tokens it scores. Need not be implemented."""
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each of `CandidateScore.token_ids`, for people to read; joined, they are the action's text."""
         ...
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pa_middleware.tracing.reader import read
+from pa_middleware.tracing.reader import Reader, read
 from pa_middleware.tracing.spans import Telemetry
 
 if TYPE_CHECKING:
     from pa_middleware.tracing.store import record
 
-__all__ = ["Telemetry", "read", "record"]
+__all__ = ["Reader", "Telemetry", "read", "record"]
 
 
 def __getattr__(name: str) -> Any:

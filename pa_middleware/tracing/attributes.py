@@ -134,9 +134,23 @@ def composition(score: CandidateScore, *, log_ratios: bool) -> Attributes:
     return attributes
 
 
+def action(message: AIMessage, kind: str) -> Attributes:
+    """What an action is, and nothing of what it says."""
+    attributes: Attributes = {names.ACTION_KIND: text(kind)} if kind else {}
+    if message.tool_calls:
+        attributes[names.ACTION_TOOL_NAMES] = texts([call["name"] for call in message.tool_calls])
+    if message.usage_metadata is not None:
+        attributes[names.OUTPUT_TOKENS] = message.usage_metadata["output_tokens"]
+    return attributes
+
+
 def content(message: AIMessage) -> Attributes:
-    """The action's text and the arguments of its tool calls, for a `Telemetry` whose content is switched on."""
+    """What an action says: text, reasoning and arguments, for a `Telemetry` whose content is switched on."""
+    from pa_middleware.scoring.messages import reasoning_of
+
     attributes: Attributes = {names.ACTION_TEXT: text(message.text)}
+    if reasoning := reasoning_of(message):
+        attributes[names.ACTION_REASONING] = text(reasoning)
     if message.tool_calls:
         attributes[names.ACTION_TOOL_ARGUMENTS] = [
             text(json.dumps(call["args"], ensure_ascii=False, default=str)) for call in message.tool_calls[:MAX_ITEMS]

@@ -14,26 +14,60 @@ from pa_middleware.tracing.runs import Value
 
 @dataclass(frozen=True, slots=True)
 class SpanRecord:
-    """One finished span of a file."""
+    """One finished span of a file. What an attribute of another type says is not said."""
 
     trace_id: str
     span_id: str
     parent_id: str
     name: str
     start_ns: int
+    end_ns: int | None
     attributes: dict[str, Value]
 
+    def text(self, name: str) -> str:
+        """The attribute, "" if it is not there or no text."""
+        value = self.attributes.get(name)
+        return value if isinstance(value, str) else ""
 
-def requests(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's readable lines: JSON objects that hold OTLP spans. Torn and foreign lines are skipped."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The texts in an array."""
+        return tuple(each for each in self.array(name) if isinstance(each, str))
+
+    def array(self, name: str) -> tuple[object, ...]:
+        """The attribute, empty if it is no array."""
+        value = self.attributes.get(name)
+        return value if isinstance(value, tuple) else ()
+
+    def integer(self, name: str) -> int | None:
+        """The attribute, None if it is not there or no integer."""
+        value = self.attributes.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def real(self, name: str) -> float | None:
+        """The attribute as a float, None if it is not there or no number."""
+        value = self.attributes.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def requests(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The file's readable lines, with where each begins, in bytes. Torn and foreign lines are skipped."""
+    offset = 0
+    with path.open("rb") as file:
         for line in file:
-            try:
-                request = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(request, dict) and isinstance(request.get("resourceSpans"), list):
-                yield request
+            request = parse(line)
+            if request:
+                yield offset, request
+            offset += len(line)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """A line as a JSON object that holds OTLP spans; empty if it is none."""
+    try:
+        request = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    holds = isinstance(request, dict) and isinstance(request.get("resourceSpans"), list)
+    return request if holds else {}
 
 
 def spans(request: dict[str, Any]) -> Iterator[SpanRecord]:
@@ -50,6 +84,7 @@ def spans(request: dict[str, Any]) -> Iterator[SpanRecord]:
                     parent_id=str(span.get("parentSpanId") or ""),
                     name=str(span.get("name") or ""),
                     start_ns=_integer(span.get("startTimeUnixNano")) or 0,
+                    end_ns=_integer(span.get("endTimeUnixNano")),
                     attributes=_attributes(span.get("attributes")),
                 )
 

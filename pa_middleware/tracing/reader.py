@@ -1,4 +1,4 @@
-"""Trace files back to runs and steps, whatever state their writer left them in.
+"""Trace files back to runs and steps, whatever state their writer left them in, and however long they are.
 
 Tolerated: a torn last line, spans of others, a missing root, a step that never ended, a step told twice because the
 graph was interrupted and resumed, the same span twice, NaN.
@@ -7,43 +7,160 @@ graph was interrupted and resumed, the same span twice, NaN.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from array import array
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pa_middleware.tracing import conventions as names
-from pa_middleware.tracing.otlp import SpanRecord, requests, spans
-from pa_middleware.tracing.runs import Run, TracedCandidate, TracedStep
-
-_OURS = frozenset({names.RUN_SPAN, names.GUARD_SPAN, names.SCORE_SPAN})
+from pa_middleware.tracing.assembling import (
+    Messages,
+    assemble_run,
+    assemble_step,
+    collect_messages,
+    unfinished_step,
+)
+from pa_middleware.tracing.otlp import SpanRecord, parse, requests, spans
+from pa_middleware.tracing.runs import Run, TracedStep
 
 Source = str | os.PathLike[str]
+
+_STEPS = frozenset({names.GUARD_SPAN, names.SCORE_SPAN})
+_OURS = _STEPS | {names.RUN_SPAN, names.REVIEW_SPAN}
+_TRACES = 64
+"""Traces whose messages are at hand while steps are streamed."""
+_MESSAGES = 4096
+"""Messages of a trace that are at hand while steps are streamed."""
 
 
 def read(path: Source | Sequence[Source]) -> list[Run]:
     """The runs of a trace file, of all .jsonl files of a directory, or of several of either; in the order they began.
 
-    A step that is there twice (same trace, step index and tool calls) after a resume is given once, as told last. Runs
-    of which no step was told are left out. Raises FileNotFoundError for a path that does not exist or a directory
-    without .jsonl files, ValueError for a file in which no line can be read; in a directory, if that is so for all.
+    All of them at once, in memory; `Reader` gives one after the other. Raises what `Reader` and its `runs` raise.
     """
-    sources = [path] if isinstance(path, str | os.PathLike) else list(path)
-    found: dict[tuple[str, str], SpanRecord] = {}
-    for source in sources:
-        files = _files(Path(source))
-        readable = [file for file in files if _collect(file, found)]
-        if not readable:
-            where = "no line" if len(files) == 1 else f"no line of its {len(files)} .jsonl files"
-            raise ValueError(
-                f"read() got {os.fspath(source)!r}, of which {where} can be read as OTLP-JSON spans. Give a file that "
-                "pa_middleware.record() or another OTLP-JSON file exporter wrote"
-            )
-    return _runs(found.values())
+    return list(Reader(path).runs())
+
+
+class Reader:
+    """Reads trace files in a stream: a trace file, all .jsonl files of a directory, or several of either.
+
+    Raises FileNotFoundError for a path that does not exist or a directory without .jsonl files. `runs` and `steps`
+    raise ValueError for a file in which no line can be read; in a directory, if that is so for all of its files.
+    """
+
+    def __init__(self, path: Source | Sequence[Source]) -> None:
+        sources = [path] if isinstance(path, str | os.PathLike) else list(path)
+        self._sources = {os.fspath(source): _files(Path(source)) for source in sources}
+
+    def runs(self) -> Iterator[Run]:
+        """The runs, in the order they began, each whole; those of which no step was told are left out.
+
+        Files are read twice: once for an index, of some bytes a line, and once run by run. In memory are the index and
+        one run.
+        """
+        index = self._index()
+        files = [file for found in self._sources.values() for file in found]
+        with ExitStack() as opened:
+            handles = [opened.enter_context(file.open("rb")) for file in files]
+            for trace_id, place in sorted(index.items(), key=lambda each: (each[1].start_ns, each[0])):
+                told: dict[str, SpanRecord] = {}
+                for number, offset in zip(place.files, place.offsets, strict=True):
+                    handles[number].seek(offset)
+                    request = parse(handles[number].readline())
+                    told.update((span.span_id, span) for span in spans(request) if span.trace_id == trace_id)
+                run = assemble_run(trace_id, (span for span in told.values() if span.name in _OURS))
+                if run.steps:
+                    yield run
+
+    def steps(self) -> Iterator[tuple[str, TracedStep]]:
+        """Trace id and step of every step, as they stand in the files; a step without an end comes last.
+
+        Files are read once. In memory are the steps that have not ended and the latest messages of the latest traces,
+        so that a history may lack old ones. A step told twice is given twice.
+        """
+        scored: dict[tuple[str, str], list[SpanRecord]] = defaultdict(list)
+        traces: OrderedDict[str, _Trace] = OrderedDict()
+        for span in self._spans():
+            if span.name == names.SCORE_SPAN:
+                scored[span.trace_id, span.parent_id].append(span)
+            elif span.name == names.GUARD_SPAN:
+                trace = traces.setdefault(span.trace_id, _Trace())
+                traces.move_to_end(span.trace_id)
+                if len(traces) > _TRACES:
+                    traces.popitem(last=False)
+                trace.take(span)
+                candidates = scored.pop((span.trace_id, span.span_id), ())
+                yield span.trace_id, assemble_step(span, candidates, trace.messages, trace.tools)
+        for (trace_id, parent), left in scored.items():
+            yield trace_id, unfinished_step(parent, left)
+
+    def _index(self) -> dict[str, _Place]:
+        index: dict[str, _Place] = {}
+        number = 0
+        for source, files in self._sources.items():
+            readable = False
+            for file in files:
+                for offset, request in requests(file):
+                    readable = True
+                    for trace_id, start_ns in _begun(spans(request)).items():
+                        place = index.setdefault(trace_id, _Place())
+                        place.files.append(number)
+                        place.offsets.append(offset)
+                        place.start_ns = min(place.start_ns, start_ns)
+                number += 1
+            _check(source, files, readable=readable)
+        return index
+
+    def _spans(self) -> Iterator[SpanRecord]:
+        for source, files in self._sources.items():
+            readable = False
+            for file in files:
+                for _, request in requests(file):
+                    readable = True
+                    yield from spans(request)
+            _check(source, files, readable=readable)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where the spans of one trace are."""
+
+    start_ns: int = 1 << 63
+    """Of its first step."""
+    files: array[int] = field(default_factory=lambda: array("L"))
+    offsets: array[int] = field(default_factory=lambda: array("Q"))
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What one trace told so far of what its model was shown."""
+
+    messages: Messages = field(default_factory=dict)
+    tools: str = ""
+
+    def take(self, span: SpanRecord) -> None:
+        collect_messages(span, self.messages)
+        self.tools = span.text(names.TOOL_DEFINITIONS) or self.tools
+        for digest in list(self.messages)[:-_MESSAGES]:
+            del self.messages[digest]
+
+
+def _begun(found: Iterable[SpanRecord]) -> dict[str, int]:
+    """The traces that spans of ours belong to, and when the first step among them started."""
+    begun: dict[str, int] = {}
+    for span in found:
+        if span.name in _OURS:
+            start_ns = span.start_ns if span.name in _STEPS else 1 << 63
+            begun[span.trace_id] = min(start_ns, begun.get(span.trace_id, start_ns))
+    return begun
 
 
 def _files(source: Path) -> list[Path]:
     if not source.is_dir():
+        if not source.exists():
+            raise FileNotFoundError(f"read() got {str(source)!r}, which does not exist. Give a trace file or a folder")
         return [source]
     files = sorted(source.glob("*.jsonl"))
     if not files:
@@ -51,116 +168,10 @@ def _files(source: Path) -> list[Path]:
     return files
 
 
-def _collect(file: Path, found: dict[tuple[str, str], SpanRecord]) -> bool:
-    readable = False
-    for request in requests(file):
-        readable = True
-        found.update(((span.trace_id, span.span_id), span) for span in spans(request) if span.name in _OURS)
-    return readable
-
-
-def _runs(found: Iterable[SpanRecord]) -> list[Run]:
-    traces: dict[str, list[SpanRecord]] = defaultdict(list)
-    for span in found:
-        traces[span.trace_id].append(span)
-    runs = [
-        _run(trace_id, sorted(told, key=lambda span: (span.start_ns, span.span_id)))
-        for trace_id, told in traces.items()
-    ]
-    return sorted((run for run in runs if run.steps), key=lambda run: (run.steps[0].start_ns, run.trace_id))
-
-
-def _run(trace_id: str, told: Sequence[SpanRecord]) -> Run:
-    scored: dict[str, list[SpanRecord]] = defaultdict(list)
-    for span in told:
-        if span.name == names.SCORE_SPAN:
-            scored[span.parent_id].append(span)
-    guards = {span.span_id: span for span in told if span.name == names.GUARD_SPAN}
-    steps = [_step(guard, scored.get(span_id, ())) for span_id, guard in guards.items()]
-    steps += [_unfinished(parent, spans) for parent, spans in scored.items() if parent not in guards]
-    conversations = (_text(span, names.CONVERSATION_ID) for span in told)
-    return Run(trace_id, next((each for each in conversations if each), None), _last_told(steps))
-
-
-def _last_told(steps: Iterable[TracedStep]) -> tuple[TracedStep, ...]:
-    last: dict[tuple[object, ...], TracedStep] = {}
-    for step in sorted(steps, key=lambda step: (step.start_ns, step.attempt, step.span_id)):
-        # Without calls to tell them apart, the steps of parallel nodes differ by their task, which a resume keeps.
-        task = None if step.tool_call_ids else step.attributes.get(names.LANGGRAPH_TASK_ID)
-        last[step.index, step.tool_call_ids, task, bool(step.decision)] = step
-    return tuple(sorted(last.values(), key=lambda step: (step.start_ns, step.span_id)))
-
-
-def _step(span: SpanRecord, scored: Sequence[SpanRecord]) -> TracedStep:
-    return TracedStep(
-        index=_integer(span, names.STEP_INDEX) or 0,
-        attempt=_integer(span, names.STEP_ATTEMPT) or 1,
-        span_id=span.span_id,
-        start_ns=span.start_ns,
-        decision=_text(span, names.DECISION) or "",
-        reason=_text(span, names.DECISION_REASON) or "",
-        score=_real(span, names.SCORE),
-        threshold=_real(span, names.THRESHOLD),
-        action_kind=_text(span, names.ACTION_KIND) or "",
-        tool_names=_texts(span, names.ACTION_TOOL_NAMES),
-        tool_call_ids=_texts(span, names.ACTION_TOOL_CALL_IDS),
-        selected_index=_integer(span, names.CANDIDATE_SELECTED),
-        candidates=tuple(sorted((_candidate(each) for each in scored), key=lambda each: each.index)),
-        error=_text(span, names.ERROR_TYPE),
-        attributes=span.attributes,
-        mode=_text(span, names.MODE) or "",
-        tiers=_texts(span, names.ACTION_TIERS),
-        p_success=_real(span, names.P_SUCCESS),
-    )
-
-
-def _unfinished(span_id: str, scored: Sequence[SpanRecord]) -> TracedStep:
-    """A step whose guard span was never written: all that is known of it are its candidates."""
-    first = scored[0]
-    step = _step(replace(first, span_id=span_id), scored)
-    return replace(step, score=None, threshold=None, error=None, attributes={})
-
-
-def _candidate(span: SpanRecord) -> TracedCandidate:
-    return TracedCandidate(
-        index=_integer(span, names.CANDIDATE_INDEX) or 0,
-        span_id=span.span_id,
-        score=_real(span, names.EVALUATION_SCORE),
-        threshold=_real(span, names.THRESHOLD),
-        label=_text(span, names.EVALUATION_LABEL) or "",
-        token_count=_integer(span, names.TOKEN_COUNT),
-        log_ratio_min=_real(span, names.TOKEN_LOG_RATIO_MIN),
-        log_ratio_argmin=_integer(span, names.TOKEN_LOG_RATIO_ARGMIN),
-        log_ratio_mean=_real(span, names.TOKEN_LOG_RATIO_MEAN),
-        log_ratios=tuple(ratio for ratio in _array(span, names.TOKEN_LOG_RATIOS) if isinstance(ratio, float)),
-        text=_text(span, names.ACTION_TEXT),
-        tool_arguments=_texts(span, names.ACTION_TOOL_ARGUMENTS),
-        error=_text(span, names.ERROR_TYPE),
-        attributes=span.attributes,
-        same_as=_integer(span, names.CANDIDATE_SAME_AS),
-        output_tokens=_integer(span, names.OUTPUT_TOKENS),
-    )
-
-
-def _text(span: SpanRecord, name: str) -> str | None:
-    value = span.attributes.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _integer(span: SpanRecord, name: str) -> int | None:
-    value = span.attributes.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _real(span: SpanRecord, name: str) -> float | None:
-    value = span.attributes.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _array(span: SpanRecord, name: str) -> tuple[object, ...]:
-    value = span.attributes.get(name)
-    return value if isinstance(value, tuple) else ()
-
-
-def _texts(span: SpanRecord, name: str) -> tuple[str, ...]:
-    return tuple(each for each in _array(span, name) if isinstance(each, str))
+def _check(source: str, files: Sequence[Path], *, readable: bool) -> None:
+    if not readable:
+        where = "no line" if len(files) == 1 else f"no line of its {len(files)} .jsonl files"
+        raise ValueError(
+            f"read() got {source!r}, of which {where} can be read as OTLP-JSON spans. Give a file that "
+            "pa_middleware.record() or another OTLP-JSON file exporter wrote"
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger
@@ -16,6 +17,10 @@ from pa_middleware.tracing.attributes import Attributes
 from pa_middleware.tracing.current import current_provider
 from pa_middleware.tracing.metrics import Instruments
 from pa_middleware.tracing.quiet import Quiet
+from pa_middleware.tracing.shown import Told
+
+if TYPE_CHECKING:
+    from pa_middleware.scoring.scorer import CandidateScore
 
 
 @dataclass(slots=True)
@@ -32,6 +37,9 @@ class Sink:
     logger_provider: LoggerProvider | None
     fingerprint: Callable[[], Mapping[str, str] | None] | None
     """Answers the scorer's fingerprint, which may take seconds."""
+    token_texts: Callable[[Sequence[int]], Sequence[str]] | None = None
+    """The text of each token, by ids."""
+    told: Told = field(default_factory=Told)
     quiet: Quiet = field(default_factory=Quiet)
     _instruments: Instruments | None = None
     _identity: Attributes | None = None
@@ -49,6 +57,13 @@ class Sink:
                 if self.fingerprint is not None:
                     self._identity = make.fingerprint(self.fingerprint())
             return self._identity
+
+    def token_texts_of(self, score: CandidateScore) -> Attributes:
+        """The text of each scored token, where tokens and content are both wanted and known."""
+        ids = score.token_ids[: make.MAX_TOKENS]
+        if not (ids and self.content and self.token_log_ratios and self.token_texts is not None):
+            return {}
+        return {names.TOKEN_TEXTS: [make.text(each) for each in self.token_texts(ids)]}
 
     def instruments(self) -> Instruments:
         """The metrics' instruments, made on first use. A global provider that is set later is picked up."""

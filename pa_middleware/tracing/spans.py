@@ -31,8 +31,10 @@ class Telemetry:
 
     A provider that is not given is looked up at each step: for spans an open `record`ing, then the global provider,
     which may be set later; for metrics and events the global one. `token_log_ratios` adds the log-ratio of each token
-    (at most 1,024 for a candidate). `content` adds action text and tool arguments; None reads
-    OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, where SPAN_ONLY and SPAN_AND_EVENT mean yes.
+    (at most 1,024 for a candidate). `content` adds what the model was shown and what it said: messages, tool
+    definitions, action text, reasoning and arguments, and with `token_log_ratios` the text of each token, as
+    `token_texts` answers it for ids; None reads OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT, where SPAN_ONLY and
+    SPAN_AND_EVENT mean yes.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Telemetry:
         policy_model: str = "",
         reference_model: str = "",
         fingerprint: Callable[[], Mapping[str, str] | None] | None = None,
+        token_texts: Callable[[Sequence[int]], Sequence[str]] | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
@@ -66,11 +69,12 @@ class Telemetry:
             meter_provider=meter_provider,
             logger_provider=logger_provider,
             fingerprint=fingerprint,
+            token_texts=token_texts,
         )
 
     @property
     def content(self) -> bool:
-        """True if action text and tool arguments are written."""
+        """True if what the model was shown and what it said is written."""
         return self._sink.content
 
     def step(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ from pa_middleware.tracing.attributes import Attributes
 from pa_middleware.tracing.sink import Sink
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage
+    from langchain_core.messages import AIMessage, BaseMessage
 
-    from pa_middleware.scoring.scorer import CandidateScore
+    from pa_middleware.scoring.scorer import CandidateScore, Tool
 
 
 class StepSpan:
@@ -84,12 +84,15 @@ class StepSpan:
         error: BaseException | None = None,
         started_ns: int | None = None,
         same_as: int | None = None,
+        action_kind: str = "",
+        least_margin: float | None = None,
     ) -> None:
         """Tell one candidate: a finished score span below the guard span, and the evaluation event in its context.
 
         `label` is "pass" or "fail" ("" if not judged). `score` is None when scoring failed with `error`; a score that
         is not finite counts as a failure too and is not written. `started_ns` is when its scoring began (time_ns).
-        `same_as` is the index of an earlier candidate with the same action, which was scored for both.
+        `same_as` is the index of an earlier candidate with the same action, which was scored for both. Scores that
+        differ by no more than `least_margin` are equal but for rounding.
         """
         with self._sink.quiet:
             value = score.score if score is not None else None
@@ -106,14 +109,22 @@ class StepSpan:
             context = self._inside
             if self._span.is_recording():
                 with self._sink.quiet:
-                    span = self._score_span(attributes | make.numbers({names.THRESHOLD: threshold}), started_ns)
+                    numbers = make.numbers({names.THRESHOLD: threshold, names.LEAST_MARGIN: least_margin})
+                    span = self._score_span(attributes | numbers, started_ns)
                     context = trace.set_span_in_context(span)
                     try:
-                        self._describe(span, score, message)
+                        self._describe(span, score, message, action_kind)
                         self._sink.failed(span, failure, error)
                     finally:
                         span.end()
             self._sink.evaluated(attributes, failed=failure is not None, context=context or otel_context.get_current())
+
+    def shown(self, messages: Callable[[], Sequence[BaseMessage]], tools: Sequence[Tool]) -> None:
+        """Tell what the model was shown, if content is switched on; else `messages` is not called."""
+        with self._sink.quiet:
+            if self._sink.content and self._span.is_recording():
+                trace_id = self._span.get_span_context().trace_id
+                self._span.set_attributes(self._sink.told.attributes(trace_id, messages(), tools))
 
     def decided(
         self,
@@ -212,14 +223,16 @@ class StepSpan:
         self._previous = span.get_span_context()
         return span
 
-    def _describe(self, span: trace.Span, score: CandidateScore | None, message: AIMessage | None) -> None:
+    def _describe(
+        self, span: trace.Span, score: CandidateScore | None, message: AIMessage | None, action_kind: str
+    ) -> None:
         """What needs work to build, and so is built for spans that are recorded only."""
         if not span.is_recording():
             return
-        if score is not None:
-            span.set_attributes(make.composition(score, log_ratios=self._sink.token_log_ratios))
         if message is not None:
-            if message.usage_metadata is not None:
-                span.set_attribute(names.OUTPUT_TOKENS, message.usage_metadata["output_tokens"])
+            span.set_attributes(make.action(message, action_kind))
             if self._sink.content:
                 span.set_attributes(make.content(message))
+        if score is not None:
+            span.set_attributes(make.composition(score, log_ratios=self._sink.token_log_ratios))
+            span.set_attributes(self._sink.token_texts_of(score))

@@ -92,14 +92,15 @@ def test_each_answer_is_counted_and_no_id_is_in_the_metric(backend: Backend) -> 
     ]
 
 
-def test_a_reader_passes_over_reviews(backend: Backend, tmp_path: Path) -> None:
+def test_what_a_human_said_is_read_with_the_step(backend: Backend, tmp_path: Path) -> None:
     telemetry = Telemetry()
     with record(tmp_path / "run.jsonl"):
         step = _escalated(backend, telemetry)
-        before = read(tmp_path / "run.jsonl")
+        (before,) = read(tmp_path / "run.jsonl")
         _review(telemetry, step)
-    assert names.REVIEW_SPAN in (tmp_path / "run.jsonl").read_text(encoding="utf-8")
-    assert read(tmp_path / "run.jsonl") == before
+    (after,) = read(tmp_path / "run.jsonl")
+    assert [step.review for step in before.steps] == [()]
+    assert [step.review for step in after.steps] == [("approve", "edit")]
 
 
 def test_without_any_provider_a_review_is_a_no_op() -> None:
