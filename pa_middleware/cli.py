@@ -11,6 +11,7 @@ from rich.console import Console
 from pa_middleware.calibrate_command import calibrate
 from pa_middleware.gain_command import gain
 from pa_middleware.replay_command import replay
+from pa_middleware.trace_command import trace
 
 app = typer.Typer(
     help="Guard LangGraph agents with progress advantage, and read what the guard recorded.",
@@ -22,28 +23,7 @@ app = typer.Typer(
 app.command()(calibrate)
 app.command()(gain)
 app.command()(replay)
-
-
-@app.command()
-def trace(
-    files: Annotated[list[Path], typer.Argument(help="Trace files, or folders of them, as record(...) writes them.")],
-    run: Annotated[str, typer.Option(help="Only the run with this conversation or trace id.")] = "",
-    last: Annotated[int, typer.Option(min=0, help="Only the last so many runs; 0 shows all.")] = 0,
-) -> None:
-    """Show recorded runs: each step with its score, decision and tools."""
-    from pa_middleware.tracing import read
-    from pa_middleware.tracing.table import render
-
-    try:
-        runs = read(list(files))
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error), param_hint="FILES") from error
-    if run:
-        known = [found.conversation_id or found.trace_id for found in runs]
-        runs = [found for found in runs if run in (found.conversation_id, found.trace_id)]
-        if not runs:
-            raise typer.BadParameter(f"no run {run!r}; the runs are: {', '.join(known)}", param_hint="--run")
-    Console().print(render(runs[-last:] if last else runs))
+app.command()(trace)
 
 
 @app.command()

@@ -44,7 +44,7 @@ def replay(
     from pa_middleware.selection.errors import SelectionError
     from pa_middleware.selection.loading import AppError, load, needs_loop
     from pa_middleware.selection.replay_table import render
-    from pa_middleware.tracing.table import visible
+    from pa_middleware.tracing.visible import visible
 
     settings: dict[str, Any] = {"step": _step(step), "draws": draws, "threshold": threshold, "tries": tries}
     _refuse_idle(settings["step"], rule, threshold, tries)

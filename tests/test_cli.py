@@ -72,7 +72,15 @@ def test_help_names_both_commands() -> None:
 def test_trace_shows_each_step_with_score_and_decision(trace_file: Path) -> None:
     result = _run("trace", trace_file)
     assert _conversations(result) == ["a", "b", "c"]
-    assert result.output.count("Lowest: step 0, score -1.25, below its threshold -0.5, flag") == 3
+    assert result.output.count("1. step 0 -1.25  flag (below_threshold): final answer") == 3
+
+
+def test_trace_ranks_by_the_rule_asked_for(trace_file: Path) -> None:
+    result = _run("trace", trace_file, "--rule", "first_below", "--threshold", "-2")
+    assert result.output.count("No step stands out: no score is below the threshold.") == 3
+    result = _run("trace", trace_file, "--rule", "first_below")
+    assert result.exit_code == WRONG_USE
+    assert "rule='first_below' needs a threshold" in words_of(result)
 
 
 def test_trace_reads_folders(trace_file: Path) -> None:
@@ -100,7 +108,7 @@ def test_an_unknown_run_is_refused_with_the_known_ones(trace_file: Path) -> None
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     result = _run("trace", tmp_path / "none.jsonl")
     assert result.exit_code == WRONG_USE
-    assert "No such file or directory" in words_of(result)
+    assert "which does not exist. Give a trace file or a folder" in words_of(result)
 
 
 @pytest.mark.parametrize("content", ["", "not a trace\n"])

@@ -12,7 +12,7 @@ from pa_middleware.calibration.probability import ProbabilityCheck
 from pa_middleware.calibration.report import CalibrationReport, PoolThreshold
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import KINDS
-from pa_middleware.tracing.table import visible
+from pa_middleware.tracing.visible import visible
 
 
 def render(report: CalibrationReport) -> RenderableType:

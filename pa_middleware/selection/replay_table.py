@@ -21,7 +21,7 @@ from rich.text import Text
 from pa_middleware.guard.record import Record
 from pa_middleware.selection.replay import Attempt, Replay
 from pa_middleware.selection.trajectory import Trajectory
-from pa_middleware.tracing.table import visible
+from pa_middleware.tracing.visible import visible
 
 _LONGEST = 160
 """Characters of an untrusted text that are shown at most; a row of a table cuts it further, to its width."""

@@ -137,7 +137,7 @@ def test_what_is_no_text_is_named_and_not_told(backend: Backend, tmp_path: Path)
 def test_of_a_history_without_end_the_latest_messages_are_told(backend: Backend, tmp_path: Path) -> None:
     messages = [HumanMessage(str(number)) for number in range(module.MAX_MESSAGES + 10)]
     with record(tmp_path / "run.jsonl"):
-        _tell(backend, Telemetry(content=True), [messages])
+        _tell(backend, Telemetry(content=True), [list(messages)])
     (step,) = _steps(tmp_path / "run.jsonl")
     assert (len(step.history), step.history[0].text) == (module.MAX_MESSAGES, "10")
 

@@ -1,4 +1,4 @@
-"""Runs as a table for the terminal: one row a step, the lowest-scoring step named below.
+"""A run as a table for the terminal: one row a step, the suspects below.
 
 Readable without colour and at 80 columns. What a model or a tool wrote is untrusted: it is never read as markup, and
 control characters, escape sequences among them, are shown instead of sent to the terminal.
@@ -6,15 +6,15 @@ control characters, escape sequences among them, are shown instead of sent to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pa_middleware.debugging.explain import Attribution
 from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.runs import Run, TracedStep
+from pa_middleware.tracing.visible import visible
 
 _STYLES = {
     names.DECISION_PASS: "green",
@@ -28,24 +28,15 @@ _HALF = 5
 """Characters of the score's bar on each side of its zero."""
 _LONGEST = 160
 """Characters of an untrusted text that are shown at most; a row of the table cuts it further, to its width."""
+_SUSPECTS = 3
+"""Suspects that are shown at most."""
 
 
-def render(runs: Sequence[Run]) -> RenderableType:
-    """Something `rich.print` can show: a table for each run, and under it its lowest-scoring step.
+def render(run: Run, found: Attribution) -> RenderableType:
+    """Something `rich.print` can show: a table of the run, and under it its suspects.
 
-    Bars are scaled to the largest score of their own run, minus to the left and plus to the right of zero.
+    Bars are scaled to the largest score of the run, minus to the left and plus to the right of zero.
     """
-    if not runs:
-        return Text("No step of a guard in this trace.")
-    return Group(*(part for run in runs for part in _run(run)))
-
-
-def visible(untrusted: str) -> str:
-    """The text with every unprintable character (control, escape, bidirectional override) written out as its code."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in untrusted)
-
-
-def _run(run: Run) -> list[RenderableType]:
     table = Table(box=box.SIMPLE_HEAD, title=_title(run), title_justify="left", title_style="", padding=(0, 1, 0, 0))
     table.add_column("step", justify="right", no_wrap=True)
     table.add_column("action", min_width=8)  # the one column that gives way; its texts cut themselves
@@ -65,7 +56,7 @@ def _run(run: Run) -> list[RenderableType]:
             _decision(step),
             str(len(step.candidates) or step.attributes.get(names.CANDIDATE_COUNT, 0)),
         )
-    return [part for part in (table, _lowest(run), _shadow(run), Text()) if part is not None]
+    return Group(*(part for part in (table, _suspects(run, found), _shadow(run), Text()) if part is not None))
 
 
 def _title(run: Run) -> Text:
@@ -130,17 +121,14 @@ def _shadow(run: Run) -> Text | None:
     return Text(f"Shadow: {len(low)} of {len(judged)} steps would have been {what}.")
 
 
-def _lowest(run: Run) -> Text:
-    step = run.lowest
-    if step is None:
-        return Text("No step of this run has a score.")
-    line = Text.assemble("Lowest: step ", (str(step.index), "bold"), f", score {_number(step.score)}")
-    if step.threshold is not None and step.score is not None:
-        side = "below" if step.score < step.threshold else "not below"
-        line.append(f", {side} its threshold {_number(step.threshold)}")
-    if step.decision:
-        line.append(f", {visible(step.decision[:_LONGEST])}{' in shadow mode' if _let_be(step) else ''}")
-    if step.reason:
-        line.append(f" ({visible(step.reason[:_LONGEST])})")
-    line.append(": ").append_text(_action(step))
-    return line
+def _suspects(run: Run, found: Attribution) -> Text:
+    lines = [Text(visible(found.why[:1].upper() + found.why[1:]) + ".")]
+    if found.confidence is not None:
+        lines[0].append(f" First in {found.confidence:.0%} of resamples of its tokens.")
+    for rank, suspect in enumerate(found.suspects[:_SUSPECTS], start=1):
+        step = run.steps[suspect.step]
+        told = f"{visible(step.decision[:_LONGEST])}{' in shadow mode' if _let_be(step) else ''}"
+        told += f" ({visible(step.reason[:_LONGEST])})" if step.reason else ""
+        line = Text.assemble(f"{rank}. step ", (str(step.index), "bold"), f" {_number(step.score)}  {told}: ")
+        lines.append(line.append_text(_action(step)))
+    return Text("\n").join(lines)

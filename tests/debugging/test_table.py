@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from pa_middleware.debugging import explain
+from pa_middleware.debugging.table import render
+from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.runs import Run, TracedCandidate, TracedStep
-from pa_middleware.tracing.table import render
 
 CANDIDATE = TracedCandidate(
     index=0,
@@ -47,27 +48,40 @@ GOOD = replace(STEP, index=4, decision="pass", reason="above_threshold", score=1
 
 
 def _shown(*steps: TracedStep, width: int = 80, colour: bool = False, conversation: str | None = None) -> str:
-    return _rendered([Run("f" * 32, conversation, steps)], width, colour)
+    return _rendered(Run("f" * 32, conversation, steps), width, colour)
 
 
-def _rendered(runs: Sequence[Run], width: int = 80, colour: bool = False) -> str:
+def _rendered(run: Run, width: int = 80, colour: bool = False) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None).print(
-        render(runs)
-    )
+    console = Console(file=out, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    console.print(render(run, explain(run)))
     return out.getvalue()
 
 
 def test_a_step_is_a_row_with_action_score_bar_threshold_decision_and_draws() -> None:
-    (row,) = [line for line in _shown(STEP, GOOD).splitlines() if "flag" in line and "Lowest" not in line]
+    (row,) = [line for line in _shown(STEP, GOOD).splitlines() if "flag" in line and "1." not in line]
     assert row.split() == ["3", "search", "-2.5", "-----|", "-0.5", "flag", "2"]
     (row,) = [line for line in _shown(STEP, GOOD).splitlines() if "pass" in line]
     assert row.split() == ["4", "search", "+1.25", "|++", "-0.5", "pass", "1"]
 
 
-def test_the_lowest_step_is_named_under_the_table() -> None:
-    shown = " ".join(_shown(GOOD, STEP).split())
-    assert "Lowest: step 3, score -2.5, below its threshold -0.5, flag (budget_exhausted): search" in shown
+def test_the_suspects_are_ranked_under_the_table_and_whether_one_stands_out_is_said() -> None:
+    shown = _shown(GOOD, STEP).splitlines()
+    assert "1. step 3 -2.5  flag (budget_exhausted): search" in shown
+    assert "2. step 4 +1.25  pass (above_threshold): search" in shown
+    assert "No step stands out: step 3 scores -2.5; it takes 3 scores to tell." in shown
+    many = [replace(GOOD, index=index, score=1.0 + index / 100) for index in range(4, 10)]
+    assert "Step 3 scores -2.5; the next, step 4, is 3.54 away, a gap that chance seldom" in _shown(*many, STEP)
+    assert sum(line.startswith(("1.", "2.", "3.", "4.")) for line in _shown(*many, STEP).splitlines()) == 3
+
+
+def test_where_tokens_are_known_the_share_of_resamples_is_said() -> None:
+    known = [
+        replace(step, candidates=(replace(CANDIDATE, log_ratios=(step.score or 0.0,), token_count=1),))
+        for step in (STEP, GOOD)
+    ]
+    known = [replace(step, selected_index=0, attributes={names.NORMALIZATION: "sum"}) for step in known]
+    assert "First in 100% of resamples of its tokens." in " ".join(_shown(*known).split())
 
 
 @pytest.mark.parametrize("width", [70, 80, 120])
@@ -100,9 +114,9 @@ def test_untrusted_text_is_neither_markup_nor_control(hostile: str) -> None:
     candidate = replace(CANDIDATE, tool_arguments=(hostile,), text=hostile)
     step = replace(STEP, tool_names=(hostile,), decision=hostile, reason=hostile, candidates=(candidate,))
     message = replace(step, tool_names=(), tool_call_ids=(), action_kind=hostile)
-    shown = _rendered([Run(hostile, hostile, (step, message))], 400)
+    shown = _rendered(Run(hostile, hostile, (step, message)), 400)
     assert all(char.isprintable() or char == "\n" for char in shown)
-    assert shown.count("\n") == _rendered([Run("x", "x", (STEP, STEP))], 400).count("\n")
+    assert shown.count("\n") == _rendered(Run("x", "x", (STEP, STEP)), 400).count("\n")
     if "[" in hostile:
         assert hostile.replace("\x1b", "\\x1b").replace("\x9b", "\\x9b")[:5] in shown
 
@@ -116,10 +130,6 @@ def test_a_step_without_score_or_end_is_shown_as_such() -> None:
     shown = _shown(unfinished)
     assert "unfinished" in shown
     assert "No step of this run has a score." in shown
-
-
-def test_no_runs_say_so() -> None:
-    assert "No step of a guard" in _rendered([])
 
 
 def test_in_shadow_mode_what_was_only_noted_is_in_brackets_and_counted() -> None:
