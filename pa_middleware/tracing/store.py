@@ -36,7 +36,8 @@ def record(path: str | os.PathLike[str]) -> Recording:
     """Record the steps of all guards to a file until the recording is closed.
 
     `path` is a file that ends in .jsonl, which is appended to, or a directory, where each recording makes a file of its
-    own. Missing directories are made. Guards need not know of it, and may be older than it.
+    own. Missing directories are made. Guards need not know of it, and may be older than it. A process that is forked
+    meanwhile writes to a file of its own beside it, with its process id in the name.
 
     While it is open, guards whose telemetry was given no tracer provider write here INSTEAD of to the global provider.
     Inside one context (task, thread) the recording opened last is used; threads with no recording of their own use the
@@ -60,7 +61,7 @@ class Recording:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _end_torn_line(self.path)
-            self._exporter = _Counting(FileSpanExporter(self.path))
+            self._exporter = _Exporter(self.path)
         except OSError as error:
             reason = error.strerror or str(error)
             message = f"record() cannot write to {os.fspath(path)!r}: {reason}. Give a path that this user may write to"
@@ -113,12 +114,18 @@ class Recording:
         self.close()
 
 
-class _Counting(SpanExporter):
-    """Counts the failed writes of an exporter, which the span processor ignores."""
+class _Exporter(SpanExporter):
+    """The file exporter, in a file of its own for each process, and with a count of failed writes.
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    The span processor ignores failed writes. And a process that was forked shares its parent's file, in which the lines
+    of both would run into each other.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.failures = 0
-        self._exporter = exporter
+        self._path = path
+        self._process = os.getpid()
+        self._exporter = FileSpanExporter(path)
         self._lock = threading.Lock()
         self._metric = metrics.get_meter(names.SCOPE).create_counter(
             names.WRITE_FAILURES_METRIC, "{span}", "Spans that could not be written to the local trace file"
@@ -126,6 +133,8 @@ class _Counting(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
+            if self._process != os.getpid():
+                self._begin_anew()
             result = self._exporter.export(spans)
         except Exception:  # noqa: BLE001
             result = SpanExportResult.FAILURE
@@ -134,6 +143,12 @@ class _Counting(SpanExporter):
                 self.failures += len(spans)
             self._metric.add(len(spans))
         return result
+
+    def _begin_anew(self) -> None:
+        """Go on in a file beside the parent's, whose lock may be held by a thread that is not in this process."""
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._exporter = FileSpanExporter(self._path.with_suffix(f".{self._process}{SUFFIX}"))
 
     def shutdown(self) -> None:
         try:

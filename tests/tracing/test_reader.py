@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pa_middleware.tracing import Telemetry, read, record
+from pa_middleware.tracing import Reader, Telemetry, read, record
 from pa_middleware.tracing import conventions as names
 
 if TYPE_CHECKING:
@@ -162,3 +162,62 @@ def test_a_path_that_is_not_there_and_an_empty_directory_are_errors(tmp_path: Pa
 
 def test_a_file_of_spans_that_are_all_foreign_has_no_runs(tmp_path: Path) -> None:
     assert read(_file(tmp_path, _line({**_guard(1, 0), "name": "chat gpt"}))) == []
+
+
+def test_runs_and_steps_come_one_after_the_other(tmp_path: Path) -> None:
+    lines = [
+        _line(_guard(10 * start + place, start, (f"c{place}{start}",), trace=trace))
+        for start in range(1, 4)
+        for place, trace in enumerate("ab")
+    ]
+    reader = Reader(_file(tmp_path, *lines))
+    assert [(run.trace_id, [step.index for step in run.steps]) for run in reader.runs()] == [
+        ("a", [1, 2, 3]),
+        ("b", [1, 2, 3]),
+    ]
+    assert [(trace, step.index) for trace, step in reader.steps()] == [
+        (trace, start) for start in range(1, 4) for trace in "ab"
+    ]
+    assert next(reader.runs()).trace_id == "a", "a reader can be asked again"
+
+
+def test_spans_of_several_runs_in_one_line_are_told_apart(tmp_path: Path) -> None:
+    path = _file(tmp_path, _line(_guard(2, 0, trace="b"), _guard(1, 0, trace="a")), _line(_guard(3, 1, trace="a")))
+    assert [(run.trace_id, len(run.steps)) for run in Reader(path).runs()] == [("a", 2), ("b", 1)]
+
+
+def test_streamed_steps_have_their_candidates_and_those_without_an_end_come_last(tmp_path: Path) -> None:
+    def score(start: int, parent: int) -> dict[str, Any]:
+        span = {"traceId": TRACE, "spanId": f"{start:016x}", "parentSpanId": f"{parent:016x}"}
+        told = [{"key": names.EVALUATION_SCORE, "value": {"doubleValue": float(start)}}]
+        return {**span, "name": names.SCORE_SPAN, "startTimeUnixNano": str(start), "attributes": told}
+
+    path = _file(tmp_path, _line(score(5, 99)), _line(score(11, 10)), _line(_guard(10, 0)), _line(_guard(20, 1)))
+    steps = [step for _, step in Reader(path).steps()]
+    assert [[each.score for each in step.candidates] for step in steps] == [[11.0], [], [5.0]]
+    assert [step.decision for step in steps] == ["pass", "pass", ""]
+
+
+@pytest.mark.parametrize("read_it", [lambda reader: list(reader.runs()), lambda reader: list(reader.steps())])
+def test_a_reader_refuses_what_is_no_trace(tmp_path: Path, read_it: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"does not exist\. Give a trace file or a folder"):
+        Reader(tmp_path / "none.jsonl")
+    with pytest.raises(ValueError, match="of which no line can be read"):
+        read_it(Reader(_file(tmp_path, "nonsense")))
+
+
+def test_a_run_knows_its_agent(tmp_path: Path) -> None:
+    named = _guard(1, 0, attributes={names.AGENT_NAME: {"stringValue": "driver"}})
+    assert [run.agent for run in read(_file(tmp_path, _line(named, _guard(2, 0, trace="b"))))] == ["driver", None]
+
+
+@pytest.mark.parametrize(
+    "spelled", ["no json", "[]", "{}", '{"role": "user", "parts": 3}', "[" * 100_000, '{"parts": [3, {"type": 4}]}']
+)
+def test_a_message_that_cannot_be_read_is_lost_and_no_more(tmp_path: Path, spelled: str) -> None:
+    def texts(*values: str) -> dict[str, Any]:
+        return {"arrayValue": {"values": [{"stringValue": value} for value in values]}}
+
+    told = {names.HISTORY: texts("d1"), names.HISTORY_NEW: texts("d1"), names.HISTORY_MESSAGES: texts(spelled)}
+    (step,) = read(_file(tmp_path, _line(_guard(1, 0, attributes=told))))[0].steps
+    assert [(message.role, message.calls) for message in step.history] == [("", ())]

@@ -185,6 +185,31 @@ def test_the_service_is_named_by_the_environment_or_after_us(
     assert provider.resource.attributes["service.name"] == name
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_a_forked_process_writes_to_a_file_of_its_own(tmp_path: Path) -> None:
+    program = f"""
+        import os
+        from pa_middleware.tracing import Telemetry, record
+        def step(index):
+            with Telemetry().step(index=index) as span:
+                span.decided(decision="pass", reason="above_threshold", score=1.0, threshold=0.0, aggregation="sum",
+                             candidate_count=0, selected_index=0, action_kind="final_answer", tool_names=[],
+                             tool_call_ids=[])
+        with record({str(tmp_path / "run.jsonl")!r}):
+            step(0)
+            child = os.fork()
+            step(2 if child else 1)
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+        print(child)
+    """
+    child = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, capture_output=True, text=True)
+    assert _indices(tmp_path / "run.jsonl") == [0, 2]
+    assert _indices(tmp_path / f"run.{child.stdout.strip()}.jsonl") == [1]
+    assert len(read(tmp_path)) == 3
+
+
 def test_finished_steps_survive_kill_9_and_the_unfinished_one_keeps_its_candidates(tmp_path: Path) -> None:
     program = f"""
         import os, signal
