@@ -159,7 +159,11 @@ def test_demo_runs_every_driver_and_writes_figures_and_trace(tmp_path: Path) -> 
     assert rows | {"overhead_ratio", "trace"} <= set(report)
     assert all(0 <= report[row]["success"] <= 1 and len(report[row]["interval"]) == 2 for row in rows)
     assert report["overhead_ratio"] > 0
-    assert {run.conversation_id for run in read(report["trace"])} >= {"guarded-110000"}
+    runs = {run.conversation_id: run for run in read(report["trace"])}
+    assert runs.keys() == {"guarded-110000", "shadow-110000"}
+    assert all(step.history and step.candidates[0].token_texts for run in runs.values() for step in run.steps)
+    labels = Path(report["labels"]).read_text(encoding="utf-8").splitlines()
+    assert labels == ["run,success,task", "guarded-110000,1,110000", "shadow-110000,0,110000"]
     # The unguarded driver fails where the guarded one delivers, so that the two are compared, below the results.
     assert "\n\nEpisode 110000" in re.sub(r" +\n", "\n", result.output)
     assert "rejected draws" in result.output

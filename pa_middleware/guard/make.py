@@ -10,7 +10,7 @@ from pa_middleware.guard.core import GuardCore, History, check_names
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.rules import Rules
 from pa_middleware.scoring.fingerprint import Identified, differences, fingerprint_of
-from pa_middleware.scoring.scorer import Scorer, TellsTokens, Tool
+from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def make_core(
         policy_model=str(getattr(scorer, "policy_name", "")),
         reference_model=str(getattr(scorer, "reference_name", "")),
         fingerprint=lambda: fingerprint_of(scorer),
-        token_texts=scorer.token_texts if isinstance(scorer, TellsTokens) else None,
+        token_texts=getattr(scorer, "token_texts", None),
         **telemetry,
     )
     live = stream == "live"

@@ -79,7 +79,8 @@ class CandidateScore:
     confidence: Confidence | None = None
     """The policy's own certainty, where the scorer was asked for it."""
     token_ids: tuple[int, ...] = ()
-    """The scored tokens, parallel to `token_log_ratios`; empty if the scorer does not say."""
+    """The scored tokens, parallel to `token_log_ratios`; empty if the scorer does not say. One that does may have a
+    method `token_texts(ids)`, which answers the text of each, for people to read."""
 
     @property
     def token_count(self) -> int:
@@ -106,15 +107,6 @@ class Scorer(Protocol):
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Scores of every candidate of every step, in order."""
-        ...
-
-
-@runtime_checkable
-class TellsTokens(Protocol):
-    """A scorer that knows the text of the tokens it scores. Need not be implemented."""
-
-    def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """The text of each of `CandidateScore.token_ids`, for people to read; joined, they are the action's text."""
         ...
 
 

@@ -62,7 +62,7 @@ def run_demo(
         seed: of the first episode's world and draws; the others follow from it.
         mode: `shadow` runs the unguarded row and one that a guard only watches, `off` the unguarded row only.
         json_path: where the figures go, if anywhere.
-        traces: folder for the trace of the guarded or watched episodes.
+        traces: folder for the trace of the guarded or watched episodes, and for their labels.
         rules: a file of rules for the guarded row that `check_rules` lets pass, in place of its own.
         driver: who drives in every row; None is as `DRIVER` says.
     """
@@ -84,10 +84,14 @@ def run_demo(
         console.line(1 if console.is_terminal else 2)  # elsewhere the live table ends without a new line
         for row in rows:
             done[row].sort(key=lambda episode: episode.seed)
+        told = [episode for row in _TRACED for episode in done.get(row, ())]
         if mode == "enforce":
-            _show_one(console, pool, done, plan)
+            told += _show_one(console, pool, done, plan)
     summaries = {row: summarise(done[row]) for row in rows}
     report = _report(summaries, done, plan, seed)
+    if told:
+        report["labels"] = str(plan.trace / "labels.csv")
+        write_labels(plan.trace / "labels.csv", told)
     for key, shown in (("would_have_blocked", looked_back), ("stopped", what_was_stopped)):
         if key in report:
             console.print(shown(report))
@@ -133,14 +137,17 @@ def _side_by_side(
         yield future.result()
 
 
-def _show_one(console: Console, pool: ProcessPoolExecutor, done: dict[Row, list[Episode]], plan: _Plan) -> None:
-    """A failed unguarded episode, scored in hindsight, next to the same one guarded."""
+def _show_one(
+    console: Console, pool: ProcessPoolExecutor, done: dict[Row, list[Episode]], plan: _Plan
+) -> list[Episode]:
+    """Show a failed unguarded episode, scored in hindsight, next to the same one guarded; give the former."""
     for plain, guarded in zip(done["unguarded"], done["guarded"], strict=True):
         if guarded.success and not plain.success:
             scored = pool.submit(_episode, "shadow", plain.seed, plan).result()
             console.print(comparison(scored, guarded))
             console.line()
-            return
+            return [scored]
+    return []
 
 
 def _report(summaries: dict[Row, Summary], done: dict[Row, list[Episode]], plan: _Plan, seed: int) -> dict[str, Any]:
@@ -156,12 +163,10 @@ def _report(summaries: dict[Row, Summary], done: dict[Row, list[Episode]], plan:
         if _rules(plan.rules, "guarded").on_low == "abstain":
             report["stopped"] = stopped(done["unguarded"], done["guarded"])
     if "shadow" in done:
-        labels = plan.trace / "labels.csv"
-        write_labels(labels, done["shadow"])
         watched = plan.trace / "watched.json"
         replace(RULES["shadow"], mode=None).save(watched)  # once they are calibrated, they are enforced
         report |= look_back(done["unguarded"], done["shadow"]).as_dict()
-        report |= {"labels": str(labels), "watched": str(watched)}
+        report["watched"] = str(watched)
     return report
 
 

@@ -163,7 +163,15 @@ def run_episode(
     actions: dict[str, str] = {}
     if row != "unguarded":
         scorer = timed(_scorer(row), scoring, actions)
-        guard = Guard(scorer, rules or RULES[row], tools=taxi.tools(), history=shown, tracer_provider=tracer_provider)
+        guard = Guard(
+            scorer,
+            rules or RULES[row],
+            tools=taxi.tools(),
+            history=shown,
+            tracer_provider=tracer_provider,
+            trace_tokens=True,
+            trace_content=True,
+        )
         guard.install(builder)
     graph = builder.compile(name=f"taxi {row}")
     goal = taxi.goal

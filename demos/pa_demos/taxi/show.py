@@ -145,7 +145,8 @@ def next_steps(report: Mapping[str, Any], *, seconds: float, json_path: Path | N
         if "labels" in report:
             lines.append(f"Labels:  {report['labels']}")
         lines.append(f"Next:    {_command()} trace {trace}")
-        if "labels" in report:
+        lines.append(f"         {_command()} report {trace} --out report.html")
+        if "watched" in report:
             lines += _calibration(report, trace)
     return Text("\n".join([*lines, f"{seconds:.0f} seconds in all."]))
 
