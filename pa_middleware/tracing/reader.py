@@ -143,8 +143,8 @@ class _Trace:
     def take(self, span: SpanRecord) -> None:
         collect_messages(span, self.messages)
         self.tools = span.text(names.TOOL_DEFINITIONS) or self.tools
-        for digest in list(self.messages)[:-_MESSAGES]:
-            del self.messages[digest]
+        while len(self.messages) > _MESSAGES:
+            del self.messages[next(iter(self.messages))]
 
 
 def _begun(found: Iterable[SpanRecord]) -> dict[str, int]:
