@@ -1,0 +1,177 @@
+"""How often attribution names the labelled step: each rule beside random, always step 1, and the longest message.
+
+Steps are indices into a run's history, from 0, so that always step 1 names its second message, then the third and the
+fourth. A rule names actions with a score; a label at any other message is missed by all of them, and counts as a miss.
+Where a rule suspects no step, that is a miss too, and adds nothing to the mean error. Nothing here is fitted to the
+labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pa_middleware.debugging.attribution import RULES, Rule, attribute
+from pa_middleware.debugging.labelled_steps import ScoredAction, why_unscored
+from pa_middleware.debugging.who_and_when import LabelledRun
+
+Floats = NDArray[np.float64]
+Baseline = Literal["random", "always step 1", "longest message"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+DEFAULT_THRESHOLD = 0.0
+"""Of `first_below`: the sign of the score, for want of a calibrated one."""
+_RESAMPLES = 2_000
+_SHORTLIST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A mean over runs and its 95 % interval from resampling the runs."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """How one way of naming steps did."""
+
+    exact: Share
+    """Share of runs in which the first named step is the labelled one."""
+    within_1: Share
+    """Or the message before or after it."""
+    top_3: Share
+    """Share of runs in which the labelled step is among the first three named ones."""
+    mean_error: Share | None
+    """Steps between the first named one and the labelled one; None if it names none."""
+    over_random: Share
+    """Exact, less that of random steps of the same runs."""
+    names_none: int
+    """Runs in which it names no step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Of all ways, over the same runs."""
+
+    rows: Mapping[str, Row]
+    """By rule, then by baseline."""
+    runs: int
+    actions: int
+    unscored: Mapping[str, int]
+    """Actions without a score, by reason."""
+    truncated: int
+    """Actions scored without the oldest part of what the agent saw."""
+    labels_at_no_action: int
+    """Runs whose labelled step is no action of an agent."""
+    labels_unscored: int
+    """Runs whose labelled step is an action without a score."""
+    threshold: float
+    """Of `first_below`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self)
+
+
+def named(actions: Sequence[ScoredAction], rule: Rule, threshold: float = DEFAULT_THRESHOLD) -> list[int]:
+    """Steps that a rule suspects, as indices into the history, most suspect first; none if no action has a score."""
+    scored = [action for action in actions if action.score is not None]
+    if not scored:
+        return []
+    below = threshold if rule == "first_below" else None
+    suspects = attribute([action.score for action in scored], rule, threshold=below)
+    return [scored[suspect.step].index for suspect in suspects]
+
+
+def accuracy(
+    runs: Sequence[LabelledRun],
+    scored: Sequence[Sequence[ScoredAction]],
+    *,
+    rules: Sequence[Rule] = RULES,
+    threshold: float = DEFAULT_THRESHOLD,
+) -> Accuracy:
+    """Compare the rules with the labels.
+
+    Args:
+        runs: at least one.
+        scored: the actions of each, as `score_run` gives them.
+        rules: which.
+        threshold: of `first_below`.
+
+    Raises:
+        ValueError: no runs, or not as many lists of actions.
+    """
+    if not runs:
+        raise ValueError("there are no runs to measure on; give at least one")
+    labels = [run.mistake_step for run in runs]
+    ways: dict[str, list[list[int]]] = {rule: [named(each, rule, threshold) for each in scored] for rule in rules}
+    ways["always step 1"] = [list(range(len(run.history)))[1:] for run in runs]
+    ways["longest message"] = [_by_length(run) for run in runs]
+    measured = {name: _measured(steps, labels) for name, steps in ways.items()}
+    measured["random"] = chance = _by_chance(runs)
+    order: tuple[str, ...] = (*rules, *BASELINES)
+    everything = [action for actions in scored for action in actions]
+    at = [
+        {action.index: action for action in actions}.get(label) for actions, label in zip(scored, labels, strict=True)
+    ]
+    return Accuracy(
+        rows={name: _row(measured[name], chance) for name in order},
+        runs=len(runs),
+        actions=len(everything),
+        unscored=why_unscored(everything),
+        truncated=sum(action.truncated for action in everything),
+        labels_at_no_action=sum(action is None for action in at),
+        labels_unscored=sum(action is not None and action.score is None for action in at),
+        threshold=threshold,
+    )
+
+
+def _by_length(run: LabelledRun) -> list[int]:
+    return sorted(run.actions, key=lambda index: -len(run.history[index].content))
+
+
+def _measured(steps: Sequence[Sequence[int]], labels: Sequence[int]) -> Floats:
+    """[R, 4]: exact, within 1, top-3, and the error in steps, NaN where no step is named."""
+    return np.array([_one(named, label) for named, label in zip(steps, labels, strict=True)])
+
+
+def _one(named: Sequence[int], label: int) -> tuple[float, float, float, float]:
+    away = abs(named[0] - label) if named else np.nan
+    return float(away == 0), float(away <= 1), float(label in named[:_SHORTLIST]), away
+
+
+def _by_chance(runs: Sequence[LabelledRun]) -> Floats:
+    """[R, 4]: the expected values of naming actions at random, exact."""
+    return np.array([_expected(np.array(run.actions), run.mistake_step) for run in runs])
+
+
+def _expected(actions: NDArray[np.int64], label: int) -> tuple[float, float, float, float]:
+    if not len(actions):
+        return 0.0, 0.0, 0.0, np.nan
+    away = np.abs(actions - label)
+    exact = float(np.mean(away == 0))
+    return exact, float(np.mean(away <= 1)), min(1.0, _SHORTLIST * exact), float(np.mean(away))
+
+
+def _row(values: Floats, chance: Floats) -> Row:
+    away = values[:, 3][~np.isnan(values[:, 3])]
+    return Row(
+        exact=_share(values[:, 0]),
+        within_1=_share(values[:, 1]),
+        top_3=_share(values[:, 2]),
+        mean_error=_share(away) if len(away) else None,
+        over_random=_share(values[:, 0] - chance[:, 0]),
+        names_none=len(values) - len(away),
+    )
+
+
+def _share(values: Floats) -> Share:
+    drawn = values[np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Share(float(values.mean()), float(low), float(high))

@@ -1,0 +1,70 @@
+"""The accuracy of attribution for the terminal; readable without colour and at 80 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pa_middleware.debugging.accuracy import Accuracy, Share
+
+
+def render(found: Accuracy) -> RenderableType:
+    """Something `rich.print` can show."""
+    return Group(_runs(found), Text(), _hits(found), Text(), _errors(found), _meaning(found))
+
+
+def _runs(found: Accuracy) -> Text:
+    line = f"{found.runs} runs, {found.actions} actions of agents"
+    line += "".join(f"; without a score: {count} {why}" for why, count in found.unscored.items())
+    return Text(
+        f"{line}.\n{found.truncated} actions were scored without the oldest part of what the agent saw.\n"
+        f"Labels at a message that is no action: {found.labels_at_no_action}; at one without a score: "
+        f"{found.labels_unscored}. Both are misses."
+    )
+
+
+def _hits(found: Accuracy) -> Table:
+    table = _table("The labelled step is named, % of runs (95 % intervals):")
+    for name in ("exact", "within 1", "top-3"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in found.rows.items():
+        table.add_row(name, *map(_percent, (row.exact, row.within_1, row.top_3)))
+    return table
+
+
+def _errors(found: Accuracy) -> Table:
+    table = _table("Exact, less random, in points; mean error in steps; runs without a named step:")
+    for name in ("over random", "error", "none"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in found.rows.items():
+        error, over = row.mean_error, row.over_random
+        table.add_row(
+            name,
+            "" if name == "random" else f"{100 * over.value:+.1f} [{100 * over.low:+.0f}, {100 * over.high:+.0f}]",
+            "-" if error is None else f"{error.value:.1f} [{error.low:.1f}, {error.high:.1f}]",
+            str(row.names_none),
+        )
+    return table
+
+
+def _meaning(found: Accuracy) -> Text:
+    below = f" first_below: below {found.threshold:g}." if "first_below" in found.rows else ""
+    return Text(
+        "Steps are messages of the history, counted from 0: always step 1 names the second.\n"
+        f"random: the expected value over the actions, exact.{below} A run without a named step is a miss, and has no "
+        "error.\n"
+        "An interval over random that holds 0 is no evidence that a rule beats chance.\n"
+        "The default rule is lowest. It was not chosen on these data."
+    )
+
+
+def _table(title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="")
+    table.add_column("named by", no_wrap=True)
+    return table
+
+
+def _percent(share: Share) -> str:
+    return f"{100 * share.value:.1f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
