@@ -1,4 +1,4 @@
-"""The command line: `pa-middleware trace`, `calibrate`, `gain`, `replay`, `rules` and `demo`."""
+"""The command line, `pa-middleware`: one module a command, and the small ones here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from pa_middleware.attribute_command import attribute
 from pa_middleware.calibrate_command import calibrate
 from pa_middleware.gain_command import gain
 from pa_middleware.replay_command import replay
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 
 
+app.command()(attribute)
 app.command()(calibrate)
 app.command()(gain)
 app.command()(replay)

@@ -51,6 +51,8 @@ class Row:
     """Steps between the first named one and the labelled one; None if it names none."""
     over_random: Share
     """Exact, less that of random steps of the same runs."""
+    over_longest: Share
+    """Exact, less that of the longest message: what a rule adds to length, which sums over tokens go with."""
     names_none: int
     """Runs in which it names no step."""
 
@@ -114,14 +116,14 @@ def accuracy(
     ways["always step 1"] = [list(range(len(run.history)))[1:] for run in runs]
     ways["longest message"] = [_by_length(run) for run in runs]
     measured = {name: _measured(steps, labels) for name, steps in ways.items()}
-    measured["random"] = chance = _by_chance(runs)
+    measured["random"] = _by_chance(runs)
     order: tuple[str, ...] = (*rules, *BASELINES)
     everything = [action for actions in scored for action in actions]
     at = [
         {action.index: action for action in actions}.get(label) for actions, label in zip(scored, labels, strict=True)
     ]
     return Accuracy(
-        rows={name: _row(measured[name], chance) for name in order},
+        rows={name: _row(measured[name], measured["random"], measured["longest message"]) for name in order},
         runs=len(runs),
         actions=len(everything),
         unscored=why_unscored(everything),
@@ -159,7 +161,7 @@ def _expected(actions: NDArray[np.int64], label: int) -> tuple[float, float, flo
     return exact, float(np.mean(away <= 1)), min(1.0, _SHORTLIST * exact), float(np.mean(away))
 
 
-def _row(values: Floats, chance: Floats) -> Row:
+def _row(values: Floats, chance: Floats, longest: Floats) -> Row:
     away = values[:, 3][~np.isnan(values[:, 3])]
     return Row(
         exact=_share(values[:, 0]),
@@ -167,6 +169,7 @@ def _row(values: Floats, chance: Floats) -> Row:
         top_3=_share(values[:, 2]),
         mean_error=_share(away) if len(away) else None,
         over_random=_share(values[:, 0] - chance[:, 0]),
+        over_longest=_share(values[:, 0] - longest[:, 0]),
         names_none=len(values) - len(away),
     )
 

@@ -35,14 +35,15 @@ def _hits(found: Accuracy) -> Table:
 
 
 def _errors(found: Accuracy) -> Table:
-    table = _table("Exact, less random, in points; mean error in steps; runs without a named step:")
-    for name in ("over random", "error", "none"):
+    table = _table("Exact, less random and less the longest message, in points; mean error in steps:")
+    for name in ("over random", "over longest", "error", "none"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in found.rows.items():
-        error, over = row.mean_error, row.over_random
+        error = row.mean_error
         table.add_row(
             name,
-            "" if name == "random" else f"{100 * over.value:+.1f} [{100 * over.low:+.0f}, {100 * over.high:+.0f}]",
+            "" if name == "random" else _points(row.over_random),
+            "" if name == "longest message" else _points(row.over_longest),
             "-" if error is None else f"{error.value:.1f} [{error.low:.1f}, {error.high:.1f}]",
             str(row.names_none),
         )
@@ -53,9 +54,10 @@ def _meaning(found: Accuracy) -> Text:
     below = f" first_below: below {found.threshold:g}." if "first_below" in found.rows else ""
     return Text(
         "Steps are messages of the history, counted from 0: always step 1 names the second.\n"
-        f"random: the expected value over the actions, exact.{below} A run without a named step is a miss, and has no "
-        "error.\n"
-        "An interval over random that holds 0 is no evidence that a rule beats chance.\n"
+        f"random: the expected value over the actions, exact.{below} none: runs in which no step is named, a miss "
+        "without an error.\n"
+        "An interval that holds 0 is no evidence that a rule beats chance, or beats the length of messages, which sums "
+        "over tokens go with.\n"
         "The default rule is lowest. It was not chosen on these data."
     )
 
@@ -68,3 +70,7 @@ def _table(title: str) -> Table:
 
 def _percent(share: Share) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+
+
+def _points(share: Share) -> str:
+    return f"{100 * share.value:+.1f} [{100 * share.low:+.0f}, {100 * share.high:+.0f}]"

@@ -7,15 +7,14 @@ span, else the run's anchor, else nothing.
 
 from __future__ import annotations
 
+import re
 import sys
 
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pa_middleware.tracing import conventions
 
-_propagator = TraceContextTextMapPropagator()
+_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 def traceparent(span: trace.Span) -> str:
@@ -41,10 +40,12 @@ def live_parent() -> trace.Span | None:
 
 def anchored(anchor: str | None) -> trace.Span | None:
     """The span that a traceparent names, as a parent; None if it is empty or not well formed."""
-    if not anchor:
+    match = _TRACEPARENT.fullmatch(anchor or "")
+    if match is None:
         return None
-    span = trace.get_current_span(_propagator.extract({"traceparent": anchor}, context=Context()))
-    return span if span.get_span_context().is_valid else None
+    trace_id, span_id, flags = (int(part, 16) for part in match.groups())
+    context = trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=trace.TraceFlags(flags))
+    return trace.NonRecordingSpan(context) if context.is_valid else None
 
 
 def _openinference_span() -> trace.Span | None:

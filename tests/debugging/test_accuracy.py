@@ -81,9 +81,10 @@ def test_a_rule_that_names_no_step_misses_and_has_no_error_in_steps() -> None:
     assert (row.exact.value, row.mean_error, row.names_none) == (0.0, None, 1)
 
 
-def test_what_is_over_random_is_paired_by_run() -> None:
+def test_what_is_over_random_and_over_the_longest_message_is_paired_by_run() -> None:
     row = _found(3, 3, 3).rows["lowest"]
     assert (row.over_random.value, row.over_random.low, row.over_random.high) == (0.75, 0.75, 0.75)
+    assert (row.over_longest.value, row.over_longest.low, row.over_longest.high) == (1, 1, 1)
 
 
 def test_no_runs_and_runs_without_their_actions_are_refused() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOSTILE = {
     "script": "</script><script>window.owned = 1; alert(1)</script>",
     "handler": '<img src=x onerror="window.owned = 1"><svg/onload=alert(1)>',
-    "attribute": "\" onmouseover=\"window.owned=1\" autofocus onfocus='alert(1)' x=\"",
+    "attribute": '" onmouseover="window.owned=1" autofocus onfocus=\'alert(1)\' x="',
     "comment": "<!--<script>--><!-- ]]> </style><style>*{display:none}</style>",
     "url": "javascript:window.owned=1//https://example.invalid/a?b#c",
     "frame": '<iframe srcdoc="<script>parent.owned=1</script>"></iframe><base href="https://example.invalid/">',

@@ -18,7 +18,7 @@ function visible(text) {
   return String(text).replace(HIDDEN, code);
 }
 
-/** Text nodes, with what was hidden set apart. */
+/** Text nodes, with what was hidden set apart, unless there is very much of it. */
 function pieces(text, hidden = HIDDEN) {
   const found = text.match(hidden);
   if (!found) return [text];
@@ -55,9 +55,11 @@ function block(text, kind = "") {
 /** A long text in parts that the browser lays out when they come into view. */
 function sheets(text) {
   const found = [];
+  const many = (text.match(HIDDEN_IN_BLOCKS) ?? []).length > MOST_CODES;
   for (let from = 0; from < text.length;) {
     const sheet = whole(text.slice(from, from + 8001), 8000);
-    found.push(make("div", { class: "sheet", dir: "auto" }, pieces(sheet, HIDDEN_IN_BLOCKS)));
+    found.push(make("div", { class: "sheet", dir: "auto" },
+      many ? sheet.replace(HIDDEN_IN_BLOCKS, code) : pieces(sheet, HIDDEN_IN_BLOCKS)));
     from += sheet.length;
   }
   return found;
