@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-scoring bench-selection train clean
+.PHONY: demo test lint bench bench-attribution bench-scoring bench-selection bench-tracing test-push train clean
 
 demo: $(READY)
 	$(BIN)/pa-middleware demo
@@ -33,6 +33,21 @@ bench-scoring: $(READY)
 bench-selection: $(READY)
 	mkdir -p build
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.selection --json $(or $(BENCH_JSON),build/selection.json)
+
+bench-attribution: $(READY)
+	mkdir -p build
+	$(BIN)/python -m benchmarks.attribution --json $(or $(BENCH_JSON),build/attribution.json)
+
+bench-tracing: $(READY)
+	$(BIN)/python -m benchmarks.tracing_overhead
+	$(BIN)/python -m benchmarks.tracing_reading
+	$(BIN)/python -m benchmarks.report_scale
+
+# Against real servers, each in an environment of its own: Phoenix alone takes about 1 GB.
+test-push: $(READY)
+	test -x build/phoenix/bin/phoenix || { $(PYTHON) -m venv build/phoenix; build/phoenix/bin/pip install --quiet arize-phoenix; }
+	test -x build/mlflow/bin/mlflow || { $(PYTHON) -m venv build/mlflow; build/mlflow/bin/pip install --quiet mlflow; }
+	PA_PHOENIX=build/phoenix/bin/phoenix PA_MLFLOW=build/mlflow/bin/mlflow $(BIN)/python -m pytest tests/live
 
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair

@@ -30,8 +30,9 @@ class Attribution:
     suspects: tuple[Suspect, ...]
     """Most suspect first; their `step` is an index into the run's steps. Empty if the rule suspects none."""
     confidence: float | None
-    """Share of bootstraps over the steps' tokens in which the first suspect stays first. None without the log-ratio of
-    every token of every scored step, or where scores are no sum or mean over tokens."""
+    """Share of bootstraps over the steps' tokens in which the first suspect stays first: on how many tokens the
+    suspicion rests, and no probability of being right, than which it is lower. None without the log-ratio of every
+    token of every scored step, or where scores are no sum or mean over tokens."""
     stands_out: bool
     """The first suspect has the lowest score (`sharpest_fall`: the sharpest fall), and the gap to the next is wider
     than rounding, and than Dixon's test leaves to chance (5 %); see `outlier`."""

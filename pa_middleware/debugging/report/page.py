@@ -15,7 +15,7 @@ from string import Template
 
 from pa_middleware.tracing.visible import visible
 
-_STYLES = ("theme", "frame", "overview", "run", "step", "compare")
+_STYLES = ("theme", "frame", "controls", "overview", "run", "step", "reading", "compare")
 _SCRIPTS = (
     "dom",
     "text",

@@ -108,7 +108,7 @@ def without_content(given: Run) -> Run:
 
 
 def shop() -> list[Run]:
-    """A failed run and a succeeded one of the same task, alike up to step 3; and one that has no content and no name."""
+    """A failed run and a succeeded one of the same task, alike up to step 3; and one without content and name."""
     alike = [[candidate(0, 0.5 + index / 10, "look", at=index)] for index in range(3)]
     bad = [candidate(0, -4.0, "pay", sum=9), candidate(1, -5.0, "look", at="shelf"), candidate(2, -4.5, "pay", sum=7)]
     tail = [[candidate(0, 0.2 + index / 10, "pay", sum=index)] for index in range(4)]

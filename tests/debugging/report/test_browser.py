@@ -52,7 +52,7 @@ def test_runs_are_listed_by_their_lowest_score_and_sorted_by_what_is_clicked(pag
     assert _names(page) == ["shop 1", "shop-2", BARE]
     worst = page.locator(".run-row").first
     assert "failed" in worst.inner_text()
-    assert "−4.00" in worst.inner_text()
+    assert "\u22124.00" in worst.inner_text()
     assert "step 3" in worst.inner_text()
     assert worst.locator("[aria-label='stands out']").count() == 1
     page.locator(".heads .outcome button").click()
@@ -70,7 +70,7 @@ def test_a_run_opens_at_its_first_suspect_with_the_reason(page: Page) -> None:
     assert "step 3 scores -4" in page.locator(".suspects").inner_text()
     assert page.locator(".rank-mark").first.inner_text() == "1"
     detail = page.locator("#detail").inner_text()
-    assert "Score −4.00, 3.50 below its threshold −0.50; suspect 1 of this run" in detail
+    assert "Score \u22124.00, 3.50 below its threshold \u22120.50; suspect 1 of this run" in detail
     assert page.locator(".candidate").count() == 3
     assert page.locator(".candidate.selected").inner_text().startswith("#0")
     assert page.locator(".candidate", has_text="rejected").count() == 2
@@ -94,6 +94,10 @@ def test_the_filter_counts_what_matches_and_steps_through_it(page: Page) -> None
     assert page.locator("#count").inner_text() == "3 runs, 7 of 23 steps"
     page.get_by_role("button", name="shop-2").click()
     assert _steps(page) == ["1", "2", "3"]
+    assert page.locator(".run-head .buttons").inner_text().startswith("2 of 3")
+    page.get_by_role("button", name="failed 1").click()
+    assert page.locator(".run-head .buttons").inner_text().startswith("not in the filter")
+    page.get_by_role("button", name="failed 1").click()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Clear").click()
     page.locator("#tools-menu summary").click()
@@ -197,7 +201,7 @@ def test_tokens_are_shaded_on_demand_and_tell_their_log_ratio(page: Page) -> Non
     assert box.locator(".readout").inner_text().split() == ["token", "0", "pay(", "+0.000"]
     box.locator(".token").nth(0).focus()
     page.keyboard.press("ArrowRight")
-    assert box.locator(".readout").inner_text().split() == ["token", "1", ")", "−4.000"]
+    assert box.locator(".readout").inner_text().split() == ["token", "1", ")", "\u22124.000"]
 
 
 def test_what_was_not_recorded_is_said(page: Page) -> None:
@@ -220,7 +224,7 @@ def test_a_failed_run_stands_beside_a_succeeded_one_from_where_they_part(page: P
     page.get_by_role("button", name="Compare").click()
     place = page.locator("#compare")
     place.get_by_text("3 steps alike, then they act differently at step 3.").wait_for()
-    assert "drawn here too, as candidate #1 with score −5.00, and not taken" in place.inner_text()
+    assert "drawn here too, as candidate #1 with score \u22125.00, and not taken" in place.inner_text()
     sides = place.locator(".divergence .action").all_inner_texts()
     assert sides == ["pay sum=9", "look at=shelf"]
     assert place.locator(".pair.alike").count() == 2 + 4

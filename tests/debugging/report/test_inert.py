@@ -24,7 +24,7 @@ HOSTILE = {
     "comment": "<!--<script>--><!-- ]]> </style><style>*{display:none}</style>",
     "url": "javascript:window.owned=1//https://example.invalid/a?b#c",
     "frame": '<iframe srcdoc="<script>parent.owned=1</script>"></iframe><base href="https://example.invalid/">',
-    "meta": '<meta http-equiv="refresh" content="0;url=https://example.invalid/"><link rel=stylesheet href=//example.invalid>',
+    "meta": '<meta http-equiv="refresh" content="0;url=//example.invalid"><link rel=stylesheet href=//example.invalid>',
     "control": "a\x00b\x07c\x1b[31mred\x1b]0;title\x07\x7f\x85d",
     "bidi": "\u202egnp.exe\u202c \u2066x\u2069 \u200b\u200e\ufeff\u2028\u2029",
     "surrogate": "half \ud83d and \ude00 alone",

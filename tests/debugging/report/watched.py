@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 _VIOLATIONS = """
 window.violations = [];
@@ -18,7 +18,7 @@ document.addEventListener("securitypolicyviolation", (event) => window.violation
 
 @contextmanager
 def opened(browser: Browser, file: Path, fragment: str = "", **settings: Any) -> Iterator[Page]:
-    """The report, ready; on leaving, fails if it asked for anything, said anything on the console or broke its policy."""
+    """The report, ready. On leaving, fails if it asked for anything, wrote to the console or broke its policy."""
     context = browser.new_context(**{"viewport": {"width": 1300, "height": 850}, **settings})
     context.set_default_timeout(4_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -27,7 +27,7 @@ def opened(browser: Browser, file: Path, fragment: str = "", **settings: Any) ->
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", lambda dialog: _refuse(wrong, dialog))
     page.on("popup", lambda popup: wrong.append(f"popup: {popup.url}"))
     page.on("request", lambda request: _note(wrong, request.url, file))
     try:
@@ -38,6 +38,11 @@ def opened(browser: Browser, file: Path, fragment: str = "", **settings: Any) ->
         assert wrong == []
     finally:
         context.close()
+
+
+def _refuse(wrong: list[str], dialog: Dialog) -> None:
+    wrong.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
 
 
 def _note(wrong: list[str], url: str, file: Path) -> None:

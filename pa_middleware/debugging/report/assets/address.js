@@ -30,7 +30,7 @@ function follow(text) {
     const value = parseFloat(told.get(name));
     return Number.isFinite(value) ? value : null;
   };
-  const named = (name) => (told.has(name) ? runs[places.get(told.get(name))] ?? null : null);
+  const named = (name) => (told.has(name) ? (runs[places.get(told.get(name))] ?? null) : null);
   shown.run = named("run");
   shown.compare = shown.run && named("compare");
   shown.tokens = told.has("tokens");

@@ -7,7 +7,10 @@ function chart(run, current, go) {
     const width = Math.max(box.clientWidth - 20, 200);
     box.replaceChildren(plot(run, current, width, readout, go), readout);
   };
-  box.redraw = (step) => { current = step; paint(); };
+  box.redraw = (step) => {
+    current = step;
+    paint();
+  };
   let wide = 0;
   new ResizeObserver(() => {
     if (box.clientWidth !== wide) {
@@ -33,23 +36,55 @@ function plot(run, current, width, readout, go) {
   const wide = Math.max(Math.min(step * 0.68, 18), 1);
   const ranks = new Map(run.suspects.slice(0, 3).map(([suspect], rank) => [Math.floor(suspect / group), rank + 1]));
   const marks = found.map((bar, place) => {
-    if (Number.isNaN(bar.score)) return draw("path", { class: "none", d: `M${x(place) - 2} ${y(0) - 2}l4 4m0 -4l-4 4` });
+    if (Number.isNaN(bar.score))
+      return draw("path", { class: "none", d: `M${x(place) - 2} ${y(0) - 2}l4 4m0 -4l-4 4` });
     const top = Math.min(y(bar.score), y(0));
-    return draw("rect", { class: bar.kind, x: x(place) - wide / 2, y: top, width: wide,
-      height: Math.max(Math.abs(y(bar.score) - y(0)), 1) });
+    return draw("rect", {
+      class: bar.kind,
+      x: x(place) - wide / 2,
+      y: top,
+      width: wide,
+      height: Math.max(Math.abs(y(bar.score) - y(0)), 1),
+    });
   });
   const here = Math.floor(current / group);
-  const picture = draw("svg", { width, height: 172, viewBox: `0 0 ${width} 172`, role: "img", "aria-label": summary(run) },
+  const picture = draw(
+    "svg",
+    { width, height: 172, viewBox: `0 0 ${width} 172`, role: "img", "aria-label": summary(run) },
     draw("rect", { class: "here", x: x(here) - step / 2, y: 2, width: Math.max(step, 2), height: 166 }),
     ticks(y, [...new Set([y.low, 0, y.high])], area),
     draw("path", { class: "zero", d: `M${area.left} ${y(0)}H${area.right}` }),
     marks,
     draw("path", { class: "threshold", d: stepped(limits, (place) => area.left + place * step, y) }),
-    [...ranks].map(([place, rank]) => (run.stands || rank === 1) && draw("text", { class: run.stands ? "rank" : "rank faint",
-      x: x(place), y: Math.min(y(Math.min(found[place].score, 0)) + 11, area.bottom + 13), "text-anchor": "middle" }, String(rank))).filter(Boolean),
+    [...ranks]
+      .map(
+        ([place, rank]) =>
+          (run.stands || rank === 1) &&
+          draw(
+            "text",
+            {
+              class: run.stands && rank === 1 ? "rank" : "rank faint",
+              x: x(place),
+              y: Math.min(y(Math.min(found[place].score, 0)) + 11, area.bottom + 13),
+              "text-anchor": "middle",
+            },
+            String(rank),
+          ),
+      )
+      .filter(Boolean),
     draw("path", { class: "zero", d: `M${area.left} ${yOfSum(0)}H${area.right}` }),
-    draw("path", { class: "sum", d: sums.length ? `M${sums.map((sum, at) => `${(area.left + (at / group + 0.5) * step).toFixed(1)} ${yOfSum(sum).toFixed(1)}`).join("L")}` : "" }),
-    draw("text", { class: "tick", x: area.left - 5, y: (area.sumTop + area.sumBottom) / 2 + 4, "text-anchor": "end" }, "sum"));
+    draw("path", {
+      class: "sum",
+      d: sums.length
+        ? `M${sums.map((sum, at) => `${(area.left + (at / group + 0.5) * step).toFixed(1)} ${yOfSum(sum).toFixed(1)}`).join("L")}`
+        : "",
+    }),
+    draw(
+      "text",
+      { class: "tick", x: area.left - 5, y: (area.sumTop + area.sumBottom) / 2 + 4, "text-anchor": "end" },
+      "sum",
+    ),
+  );
   const at = (event) => {
     const place = Math.floor((event.clientX - picture.getBoundingClientRect().left - area.left) / step);
     return found[Math.min(Math.max(place, 0), found.length - 1)];
@@ -59,7 +94,10 @@ function plot(run, current, width, readout, go) {
     if (bar) readout.replaceChildren(...told(run, bar.step, sums));
   });
   picture.addEventListener("pointerleave", () => readout.replaceChildren(...told(run, current, sums)));
-  picture.addEventListener("click", (event) => { const bar = at(event); if (bar) go(bar.step); });
+  picture.addEventListener("click", (event) => {
+    const bar = at(event);
+    if (bar) go(bar.step);
+  });
   readout.replaceChildren(...told(run, current, sums));
   return picture;
 }
@@ -68,9 +106,12 @@ function plot(run, current, width, readout, go) {
 function told(run, step, sums) {
   if (!run.length) return ["no steps"];
   const at = first[run.place] + step;
-  return [`step ${numberOf(run, step)}   score ${signed(column.score[at]) || "none"}`,
+  return [
+    `step ${numberOf(run, step)}   score ${signed(column.score[at]) || "none"}`,
     Number.isNaN(column.threshold[at]) ? "" : `   threshold ${signed(column.threshold[at])}`,
-    `   sum ${signed(sums[step])}   `, quoted(toolsAt(at).join(", "), null, 60)];
+    `   sum ${signed(sums[step])}   `,
+    quoted(toolsAt(at).join(", "), null, 60),
+  ];
 }
 
 /** The sum of the scores up to and with each step; steps without a score add nothing. */
@@ -92,13 +133,21 @@ function ticks(y, values, area) {
   return values.map((value) => {
     if (placed.some((other) => Math.abs(other - y(value)) < 12)) return null;
     placed.push(y(value));
-    return draw("text", { class: "tick", x: area.left - 5, y: y(value) + 4, "text-anchor": "end" }, value ? signed(value, 1) : "0");
+    return draw(
+      "text",
+      { class: "tick", x: area.left - 5, y: y(value) + 4, "text-anchor": "end" },
+      value ? signed(value, 1) : "0",
+    );
   });
 }
 
 /** A line through the thresholds, broken where there is none. */
 function stepped(limits, x, y) {
-  return limits.map((limit, place) => (Number.isNaN(limit) ? "" : `M${x(place).toFixed(1)} ${y(limit).toFixed(1)}H${x(place + 1).toFixed(1)}`)).join("");
+  return limits
+    .map((limit, place) =>
+      Number.isNaN(limit) ? "" : `M${x(place).toFixed(1)} ${y(limit).toFixed(1)}H${x(place + 1).toFixed(1)}`,
+    )
+    .join("");
 }
 
 function summary(run) {

@@ -4,12 +4,28 @@ const controls = {};
 
 /** `changed` is called with whether the text changed. */
 function buildControls(changed) {
-  const set = (name, value) => { wanted[name] = value; changed(name === "text"); };
-  controls.text = make("input", { type: "search", id: "search", placeholder: "Search actions, arguments, messages …",
-    "aria-label": "Text in actions, arguments, messages and observations", autocomplete: "off", spellcheck: "false",
-    oninput: () => set("text", controls.text.value) });
-  const score = (name, label) => make("input", { type: "number", step: "any", class: "score", "aria-label": label,
-    placeholder: label.split(" ")[0], oninput: (event) => set(name, event.target.value === "" ? null : event.target.valueAsNumber) });
+  const set = (name, value) => {
+    wanted[name] = value;
+    changed(name === "text");
+  };
+  controls.text = make("input", {
+    type: "search",
+    id: "search",
+    placeholder: "Search actions and messages …",
+    "aria-label": "Text in actions, arguments, messages and observations",
+    autocomplete: "off",
+    spellcheck: "false",
+    oninput: () => set("text", controls.text.value),
+  });
+  const score = (name, label) =>
+    make("input", {
+      type: "number",
+      step: "any",
+      class: "score",
+      "aria-label": label,
+      placeholder: label.split(" ")[0],
+      oninput: (event) => set(name, event.target.value === "" ? null : event.target.valueAsNumber),
+    });
   controls.least = score("least", "from score");
   controls.most = score("most", "to score");
   controls.low = toggle("below threshold", () => set("low", !wanted.low));
@@ -17,15 +33,35 @@ function buildControls(changed) {
   controls.outcomes = group("Outcome", counts.outcomes, "outcomes", changed);
   controls.decisions = group("Decision", counts.decisions, "decisions", changed);
   controls.tools = menu(changed);
-  controls.clear = button("Clear", () => {
-    Object.assign(wanted, { text: "", least: null, most: null, low: false, stands: false,
-      decisions: new Set(), tools: new Set(), outcomes: new Set() });
-    changed(true);
-  }, { kind: "small quiet" });
+  controls.clear = button(
+    "Clear",
+    () => {
+      Object.assign(wanted, {
+        text: "",
+        least: null,
+        most: null,
+        low: false,
+        stands: false,
+        decisions: new Set(),
+        tools: new Set(),
+        outcomes: new Set(),
+      });
+      changed(true);
+    },
+    { kind: "small quiet" },
+  );
   controls.count = make("output", { class: "count", id: "count", "aria-live": "polite" });
-  byId("filters").append(controls.text, controls.outcomes, controls.decisions, controls.tools,
-    make("span", { class: "range" }, controls.least, "–", controls.most), controls.low, controls.stands, controls.clear,
-    controls.count);
+  byId("filters").append(
+    controls.text,
+    controls.outcomes,
+    controls.decisions,
+    controls.tools,
+    make("span", { class: "range" }, controls.least, "–", controls.most),
+    controls.low,
+    controls.stands,
+    controls.clear,
+    controls.count,
+  );
 }
 
 function toggle(words, onclick, hint = null) {
@@ -34,14 +70,20 @@ function toggle(words, onclick, hint = null) {
 
 /** One toggle for each value. */
 function group(label, found, name, changed) {
-  const chips = [...found].sort((one, other) => other[1] - one[1]).slice(0, 8).map(([value, count]) => {
-    const chip = toggle([quoted(value || "unfinished", null, 24), " ", make("small", {}, count.toLocaleString("en"))], () => {
-      flip(wanted[name], value);
-      changed(false);
+  const chips = [...found]
+    .sort((one, other) => other[1] - one[1])
+    .slice(0, 8)
+    .map(([value, count]) => {
+      const chip = toggle(
+        [quoted(value || "unfinished", null, 24), " ", make("small", {}, count.toLocaleString("en"))],
+        () => {
+          flip(wanted[name], value);
+          changed(false);
+        },
+      );
+      chip.value = value;
+      return chip;
     });
-    chip.value = value;
-    return chip;
-  });
   return make("span", { class: "chips", role: "group", "aria-label": label, hidden: found.size < 2 }, chips);
 }
 
@@ -49,13 +91,23 @@ function group(label, found, name, changed) {
 function menu(changed) {
   const named = [...counts.tools].sort((one, other) => other[1] - one[1]);
   const boxes = named.slice(0, 400).map(([value, count]) => {
-    const box = make("input", { type: "checkbox", onchange: () => { flip(wanted.tools, value); changed(false); } });
+    const box = make("input", {
+      type: "checkbox",
+      onchange: () => {
+        flip(wanted.tools, value);
+        changed(false);
+      },
+    });
     box.name = "tool";
     box.dataset.tool = value;
     return make("label", {}, box, quoted(value || "none", null, 60), make("small", {}, count.toLocaleString("en")));
   });
-  return make("details", { class: "menu", id: "tools-menu" }, make("summary", { class: "chip" }, "Tools"),
-    make("div", { class: "choices", role: "group", "aria-label": "Tools" }, boxes));
+  return make(
+    "details",
+    { class: "menu", id: "tools-menu" },
+    make("summary", { class: "chip" }, "Tools"),
+    make("div", { class: "choices", role: "group", "aria-label": "Tools" }, boxes),
+  );
 }
 
 function flip(set, value) {
@@ -64,7 +116,9 @@ function flip(set, value) {
 
 /** Shows what is set. */
 function showControls() {
-  const text = (input, value) => { if (document.activeElement !== input || input.value === "") input.value = value ?? ""; };
+  const text = (input, value) => {
+    if (document.activeElement !== input || input.value === "") input.value = value ?? "";
+  };
   text(controls.text, wanted.text);
   if (!wanted.text && controls.text.value && document.activeElement !== controls.text) controls.text.value = "";
   text(controls.least, wanted.least);
@@ -82,7 +136,8 @@ function showControls() {
 
 /** Says how much matches; `share` of the runs has been searched. */
 function showCount(share) {
-  const of = (found, whole, word) => (found === whole ? counted(whole, word) : `${found.toLocaleString("en")} of ${counted(whole, word)}`);
+  const of = (found, whole, word) =>
+    found === whole ? counted(whole, word) : `${found.toLocaleString("en")} of ${counted(whole, word)}`;
   const words = filters() ? `${of(matches.runs.length, runs.length, "run")}, ${of(matches.steps, total, "step")}` : "";
   controls.count.toggleAttribute("data-searching", share < 1);
   controls.count.textContent = share < 1 ? `searching, ${Math.round(100 * share)} % … ${words}` : words;

@@ -6,7 +6,9 @@ const places = new Map(runs.map((run, place) => [run.trace, place]));
 
 /** Where each run's steps begin in the columns below; one more than there are runs. */
 const first = new Uint32Array(runs.length + 1);
-runs.forEach((run, place) => { first[place + 1] = first[place] + run.score.length; });
+runs.forEach((run, place) => {
+  first[place + 1] = first[place] + run.score.length;
+});
 const total = first[runs.length];
 
 const column = {
@@ -24,7 +26,7 @@ runs.forEach((run, place) => {
     const at = first[place] + step;
     const fixed = (values) => (Array.isArray(values) ? values[step] : values);
     column.score[at] = run.score[step] ?? NaN;
-    column.threshold[at] = fixed(run.threshold) ?? (all.threshold ?? NaN);
+    column.threshold[at] = fixed(run.threshold) ?? all.threshold ?? NaN;
     column.decision[at] = run.decision[step];
     column.action[at] = run.action[step];
     column.draws[at] = fixed(run.draws) ?? 0;
@@ -34,7 +36,10 @@ runs.forEach((run, place) => {
 
 /** What the scores are drawn to scale by: few reach beyond it, and a single odd one does not flatten the others. */
 const scale = (() => {
-  const sizes = column.score.map(Math.abs).filter((size) => !Number.isNaN(size)).sort();
+  const sizes = column.score
+    .map(Math.abs)
+    .filter((size) => !Number.isNaN(size))
+    .sort();
   return sizes[Math.floor(sizes.length * 0.995)] || sizes[sizes.length - 1] || 1;
 })();
 
@@ -91,7 +96,11 @@ function changes(steps, place) {
     if (count) left.set(message, count - 1);
     return !count;
   });
-  return { now, fresh: place ? fresh : now.map(() => false), gone: [...left.values()].reduce((sum, each) => sum + each, 0) };
+  return {
+    now,
+    fresh: place ? fresh : now.map(() => false),
+    gone: [...left.values()].reduce((sum, each) => sum + each, 0),
+  };
 }
 
 /** The candidate that was decided on. */

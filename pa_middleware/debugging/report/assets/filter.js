@@ -2,16 +2,29 @@
 
 /** Everything the reader set; `address.js` writes it into the permalink. */
 const wanted = {
-  text: "", least: null, most: null, low: false, stands: false,
-  decisions: new Set(), tools: new Set(), outcomes: new Set(),
-  sort: "lowest", descending: false,
+  text: "",
+  least: null,
+  most: null,
+  low: false,
+  stands: false,
+  decisions: new Set(),
+  tools: new Set(),
+  outcomes: new Set(),
+  sort: "lowest",
+  descending: false,
 };
 /** What came of it: of each step 1 if it matches; the matching runs in their order; how many steps match. */
 const matches = { step: new Uint8Array(total).fill(1), runs: [], steps: 0 };
 
-const filtersSteps = () => Boolean(
-  wanted.text.trim() || wanted.least !== null || wanted.most !== null || wanted.low || wanted.decisions.size || wanted.tools.size,
-);
+const filtersSteps = () =>
+  Boolean(
+    wanted.text.trim() ||
+    wanted.least !== null ||
+    wanted.most !== null ||
+    wanted.low ||
+    wanted.decisions.size ||
+    wanted.tools.size,
+  );
 const filters = () => filtersSteps() || wanted.stands || wanted.outcomes.size > 0;
 
 function applyFilter() {
@@ -26,11 +39,14 @@ function applyFilter() {
     let found = 0;
     for (let at = first[run.place]; at < first[run.place + 1]; at++) {
       const score = column.score[at];
-      const match = shown && hit[at]
-        && (least === null || score >= least) && (most === null || score <= most)
-        && (!low || isLow(at))
-        && (!wanted.decisions.size || decisions[column.decision[at]])
-        && (!wanted.tools.size || actions[column.action[at]]);
+      const match =
+        shown &&
+        hit[at] &&
+        (least === null || score >= least) &&
+        (most === null || score <= most) &&
+        (!low || isLow(at)) &&
+        (!wanted.decisions.size || decisions[column.decision[at]]) &&
+        (!wanted.tools.size || actions[column.action[at]]);
       matches.step[at] = match ? 1 : 0;
       found += match ? 1 : 0;
     }

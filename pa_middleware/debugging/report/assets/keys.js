@@ -36,13 +36,31 @@ function listen(act) {
 
 function buildHelp() {
   const dialog = byId("help");
-  dialog.append(make("h2", { id: "help-title" }, "Keys"),
-    make("table", {}, make("tbody", {}, KEYS_HELP.map(([key, words]) => make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, key)), make("td", {}, words))))),
-    make("p", { class: "faint" }, "Orange: below the threshold, or made less likely by training. Blue: more likely. A number in a list marks a suspect, ⚑ the step you marked."),
-    button("Close", () => dialog.close(), { kind: "chip" }));
+  dialog.append(
+    make("h2", { id: "help-title" }, "Keys"),
+    make(
+      "table",
+      {},
+      make(
+        "tbody",
+        {},
+        KEYS_HELP.map(([key, words]) =>
+          make("tr", {}, make("th", { scope: "row" }, make("kbd", {}, key)), make("td", {}, words)),
+        ),
+      ),
+    ),
+    make(
+      "p",
+      { class: "faint" },
+      "Orange: below the threshold, or made less likely by training. Blue: more likely. A number in a list marks a suspect, ⚑ the step you marked.",
+    ),
+    button("Close", () => dialog.close(), { kind: "chip" }),
+  );
 }
 
-const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+const dark = () =>
+  (document.documentElement.dataset.theme ??
+    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;

@@ -29,7 +29,7 @@ const act = {
     overview.list.box.focus({ preventScroll: true });
   },
   compare() {
-    shown.compare = shown.compare ? null : others(shown.run)[0] ?? shown.run;
+    shown.compare = shown.compare ? null : (others(shown.run)[0] ?? shown.run);
     refresh();
   },
   pick(other) {
@@ -72,10 +72,14 @@ function filterAnew(textToo) {
   if (textToo) {
     clearTimeout(filterAnew.timer);
     searching.share = 0;
-    filterAnew.timer = setTimeout(() => search(wanted.text, () => {
-      applyFilter();
-      refresh({ follows: true });
-    }), 60);
+    filterAnew.timer = setTimeout(
+      () =>
+        search(wanted.text, () => {
+          applyFilter();
+          refresh({ follows: true });
+        }),
+      60,
+    );
   }
   applyFilter();
   refresh();
@@ -95,7 +99,9 @@ function down(way) {
   return overview.list.reveal(overview.current);
 }
 
-const inRun = (does) => () => { if (shown.run) does(); };
+const inRun = (does) => () => {
+  if (shown.run) does();
+};
 
 /** Shows what the address says, on opening the page and whenever it changes. */
 function arrive() {
@@ -109,21 +115,53 @@ function start() {
   const theme = store.get("theme");
   if (theme === "dark" || theme === "light") setTheme(theme);
   const low = column.score.reduce((count, _, at) => count + (isLow(at) ? 1 : 0), 0);
-  byId("totals").textContent = [counted(runs.length, "run"), counted(total, "step"), low ? `${low.toLocaleString("en")} below threshold` : ""].filter(Boolean).join(" · ");
+  byId("totals").textContent = [
+    counted(runs.length, "run"),
+    counted(total, "step"),
+    low ? `${low.toLocaleString("en")} below threshold` : "",
+  ]
+    .filter(Boolean)
+    .join(" · ");
   byId("tools").append(
-    button("Export verdicts", exportVerdicts, { kind: "chip", hint: "Steps you marked, as lines of JSON", id: "export" }),
-    button("◐", () => setTheme(dark() ? "light" : "dark"), { kind: "chip", hint: "Dark or light (d)", "aria-label": "Dark or light", id: "theme" }),
-    button("?", () => byId("help").showModal(), { kind: "chip", hint: "Keys (?)", "aria-label": "Keys", id: "keys" }));
+    button("Export verdicts", exportVerdicts, {
+      kind: "chip",
+      hint: "Steps you marked, as lines of JSON",
+      id: "export",
+    }),
+    button("◐", () => setTheme(dark() ? "light" : "dark"), {
+      kind: "chip",
+      hint: "Dark or light (d)",
+      "aria-label": "Dark or light",
+      id: "theme",
+    }),
+    button("?", () => byId("help").showModal(), { kind: "chip", hint: "Keys (?)", "aria-label": "Keys", id: "keys" }),
+  );
   byId("skip").addEventListener("click", () => byId("main").focus());
   buildHelp();
   buildControls(filterAnew);
-  buildOverview(act.open, () => { applyFilter(); refresh(); });
+  buildOverview(act.open, () => {
+    applyFilter();
+    refresh();
+  });
   showExport();
   listen({
-    j: () => down(1), k: () => down(-1), n: inRun(() => act.run(1)), p: inRun(() => act.run(-1)), s: inRun(act.suspect),
-    u: inRun(() => (shown.compare ? act.close() : act.back())), c: inRun(act.compare), t: inRun(act.toggleTokens), d: () => byId("theme").click(), "?": () => byId("keys").click(),
-    "/": () => { controls.text.focus(); controls.text.select(); },
-    Enter: () => { if (!shown.run && matches.runs.length) act.open(runs[matches.runs[overview.current]]); },
+    j: () => down(1),
+    k: () => down(-1),
+    n: inRun(() => act.run(1)),
+    p: inRun(() => act.run(-1)),
+    s: inRun(act.suspect),
+    u: inRun(() => (shown.compare ? act.close() : act.back())),
+    c: inRun(act.compare),
+    t: inRun(act.toggleTokens),
+    d: () => byId("theme").click(),
+    "?": () => byId("keys").click(),
+    "/": () => {
+      controls.text.focus();
+      controls.text.select();
+    },
+    Enter: () => {
+      if (!shown.run && matches.runs.length) act.open(runs[matches.runs[overview.current]]);
+    },
   });
   window.addEventListener("hashchange", arrive);
   arrive();

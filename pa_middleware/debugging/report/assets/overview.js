@@ -16,36 +16,86 @@ const overview = { list: null, heads: null, empty: null, current: 0 };
 
 /** `open` is called with a run and a step; `sorted` when the order is to change. */
 function buildOverview(open, sorted) {
-  overview.heads = make("div", { class: "heads", role: "row" }, COLUMNS.map(([key, words, kind, name]) => {
-    const head = key ? button(words, () => {
-      Object.assign(wanted, { descending: wanted.sort === key && !wanted.descending, sort: key });
-      sorted();
-    }) : make("span", {}, words);
-    head.dataset.key = key ?? "";
-    return make("span", { class: `cell ${name} ${kind}`, role: "columnheader" }, head);
-  }));
+  overview.heads = make(
+    "div",
+    { class: "heads", role: "row" },
+    COLUMNS.map(([key, words, kind, name]) => {
+      const head = key
+        ? button(words, () => {
+            Object.assign(wanted, { descending: wanted.sort === key && !wanted.descending, sort: key });
+            sorted();
+          })
+        : make("span", {}, words);
+      head.dataset.key = key ?? "";
+      return make("span", { class: `cell ${name} ${kind}`, role: "columnheader" }, head);
+    }),
+  );
   overview.list = new VirtualList("Runs", 38, (place) => runRow(runs[matches.runs[place]], open));
   overview.empty = make("p", { class: "notice" });
-  byId("overview").append(make("div", { class: "table" }, overview.heads, overview.list.box), overview.empty);
+  byId("overview").append(
+    make(
+      "div",
+      { class: "table" },
+      make("div", { role: "table", "aria-label": "Order of the runs" }, overview.heads),
+      overview.list.box,
+    ),
+    overview.empty,
+  );
 }
 
 function runRow(run, open) {
   const outcome = outcomeOf(run);
   const cell = (name, ...children) => make("span", { class: `cell ${name}` }, children);
   const [suspect] = run.suspects;
-  const name = button(quoted(nameOf(run), "mono", 120), (event) => { event.stopPropagation(); open(run); }, { kind: "name", tabindex: "-1" });
-  return make("div", { class: "run-row", onclick: () => open(run) },
-    cell("outcome", outcome === "unknown" ? make("span", { class: "faint" }, "–") : make("span", { class: `outcome-word ${outcome}` }, outcome)),
-    cell("name", name, run.task !== null ? quoted(run.task, "faint task", 80) : "", verdictOf(run) ? make("span", { class: "flag", title: "You marked a step" }, "⚑") : ""),
+  const name = button(
+    quoted(nameOf(run), "mono", 120),
+    (event) => {
+      event.stopPropagation();
+      open(run);
+    },
+    { kind: "name", tabindex: "-1" },
+  );
+  return make(
+    "div",
+    { class: "run-row", onclick: () => open(run) },
+    cell(
+      "outcome",
+      outcome === "unknown"
+        ? make("span", { class: "faint" }, "–")
+        : make("span", { class: `outcome-word ${outcome}` }, outcome),
+    ),
+    cell(
+      "name",
+      name,
+      run.task !== null ? quoted(run.task, "faint task", 80) : "",
+      verdictOf(run) ? make("span", { class: "flag", title: "You marked a step" }, "⚑") : "",
+    ),
     cell("scores wide", strip(run)),
-    cell("steps right", filtersSteps() ? make("span", {}, make("b", {}, String(run.found)), make("span", { class: "faint" }, `/${run.length}`)) : String(run.length)),
+    cell(
+      "steps right",
+      filtersSteps()
+        ? make("span", {}, make("b", {}, String(run.found)), make("span", { class: "faint" }, `/${run.length}`))
+        : String(run.length),
+    ),
     cell("lowest right", signed(run.lowest) || make("span", { class: "faint" }, "none")),
-    cell("suspect", suspect === undefined ? make("span", { class: "faint" }, "none")
-      : make("span", { class: run.stands ? "stands" : "faint", title: visible(run.why) }, `step ${numberOf(run, suspect[0])}`,
-        run.stands ? make("span", { class: "dot", "aria-label": "stands out" }, "●") : "")),
-    cell("sure right", run.confidence === null ? make("span", { class: "faint" }, "–") : `${Math.round(100 * run.confidence)} %`),
+    cell(
+      "suspect",
+      suspect === undefined
+        ? make("span", { class: "faint" }, "none")
+        : make(
+            "span",
+            { class: run.stands ? "stands" : "faint", title: visible(run.why) },
+            `step ${numberOf(run, suspect[0])}`,
+            run.stands ? make("span", { class: "dot", "aria-label": "stands out" }, "●") : "",
+          ),
+    ),
+    cell(
+      "sure right",
+      run.confidence === null ? make("span", { class: "faint" }, "–") : `${Math.round(100 * run.confidence)} %`,
+    ),
     cell("took right", lasting(run.duration)),
-    cell("start", moment(run.start)));
+    cell("start", moment(run.start)),
+  );
 }
 
 function showOverview() {

@@ -8,13 +8,17 @@ async function showRun(act) {
   const told = await detailsOf(run.place);
   if (shown.run !== run) return;
   if (page.run !== run) buildRun(run, told, act);
+  const at = matches.runs.indexOf(run.place);
+  page.position.textContent = at < 0 ? "not in the filter" : `${at + 1} of ${matches.runs.length.toLocaleString("en")}`;
   page.section.classList.toggle("comparing", shown.compare !== null);
   if (shown.compare) {
     const other = shown.compare === run ? null : shown.compare;
     const key = `${run.place} ${other?.place ?? ""}`;
     if (page.compared !== key) {
       page.compared = key;
-      page.compare.replaceChildren(...(await compareView(run, other, act)).flat().filter(Boolean));
+      const content = await compareView(run, other, act);
+      if (page.compared !== key) return;
+      page.compare.replaceChildren(...content.flat().filter(Boolean));
     }
   } else {
     page.compared = null;
@@ -30,7 +34,15 @@ async function showRun(act) {
 
 function drawStep(act) {
   const { run, told, detail } = page;
-  const content = run.length ? stepView(run, told, shown.step, { ...act, changed: () => { act.verdict(); page.list.draw(); drawStep(act); } })
+  const content = run.length
+    ? stepView(run, told, shown.step, {
+        ...act,
+        changed: () => {
+          act.verdict();
+          page.list.draw();
+          drawStep(act);
+        },
+      })
     : [make("p", { class: "notice" }, "This run has no steps.")];
   detail.replaceChildren(...content.flat().filter(Boolean));
   detail.scrollTop = 0;
@@ -42,37 +54,89 @@ function buildRun(run, told, act) {
   page.chart = chart(run, shown.step, act.step);
   page.detail = make("div", { class: "detail", id: "detail", role: "region", "aria-label": "Step" });
   page.compare = make("div", { class: "compare-place", id: "compare", role: "region", "aria-label": "Comparison" });
-  const at = matches.runs.indexOf(run.place);
+  page.position = make("span", { class: "faint" });
   page.section = byId("run");
   page.section.replaceChildren(
-    make("header", { class: "run-head" },
+    make(
+      "header",
+      { class: "run-head" },
       button("← Runs", act.back, { kind: "chip", hint: "Back to the list (u)" }),
       make("h2", {}, quoted(nameOf(run), "mono", 200)),
-      make("span", { class: `outcome-word ${outcomeOf(run)}` }, outcomeOf(run) === "unknown" ? "outcome unknown" : outcomeOf(run)),
+      make(
+        "span",
+        { class: `outcome-word ${outcomeOf(run)}` },
+        outcomeOf(run) === "unknown" ? "outcome unknown" : outcomeOf(run),
+      ),
       run.task !== null ? make("span", { class: "faint" }, "task ", quoted(run.task)) : "",
       run.agent ? make("span", { class: "faint" }, "agent ", quoted(run.agent)) : "",
       run.conversation ? make("span", { class: "faint trace" }, "trace ", quoted(run.trace, "mono", 64)) : "",
-      make("span", { class: "faint" }, [counted(run.length, "step"), lasting(run.duration), moment(run.start)].filter(Boolean).join(" · ")),
-      run.shadow ? make("span", { class: "badge other", title: "Decided and recorded, nothing changed" }, "shadow") : "",
-      make("span", { class: "buttons" },
-        at >= 0 ? make("span", { class: "faint" }, `${at + 1} of ${matches.runs.length}`) : "",
+      make(
+        "span",
+        { class: "faint" },
+        [counted(run.length, "step"), lasting(run.duration), moment(run.start)].filter(Boolean).join(" · "),
+      ),
+      run.shadow
+        ? make("span", { class: "badge other", title: "Decided and recorded, nothing changed" }, "shadow")
+        : "",
+      make(
+        "span",
+        { class: "buttons" },
+        page.position,
         button("‹", () => act.run(-1), { kind: "chip", hint: "Run before (p)", "aria-label": "Run before" }),
         button("›", () => act.run(1), { kind: "chip", hint: "Next run (n)", "aria-label": "Next run" }),
-        button("Compare", act.compare, { kind: "chip", hint: "Beside another run of the task (c)" }))),
+        button("Compare", act.compare, { kind: "chip", hint: "Beside another run of the task (c)" }),
+      ),
+    ),
     page.compare,
-    make("div", { class: "columns" },
+    make(
+      "div",
+      { class: "columns" },
       make("div", { class: "left" }, suspects(run, act), page.chart, page.list.box),
-      page.detail));
+      page.detail,
+    ),
+  );
 }
 
 /** The ranked suspects, each a button that goes there; and whether the first stands out. */
 function suspects(run, act) {
   const most = run.stands ? 5 : 3;
-  const buttons = run.suspects.slice(0, most).map(([step, value], rank) => button(
-    [make("span", { class: "rank-mark" }, String(rank + 1)), ` step ${numberOf(run, step)} `, make("span", { class: "faint" }, all.rule === "first_below" ? signed(run.score[step]) : signed(value))],
-    () => act.step(step), { kind: "suspect-button" }));
-  return make("div", { class: `suspects${run.stands ? "" : " faintly"}` },
-    make("p", {}, make("b", {}, run.stands ? "Suspects" : "No step stands out"), " ", make("span", { class: "faint" }, quoted(run.why.replace(/^no step stands out:?\s*/i, ""))),
-      run.confidence === null ? "" : make("span", { class: "sure", title: "Share of bootstraps over tokens in which the first suspect stays first" }, ` · first in ${Math.round(100 * run.confidence)} % of bootstraps`)),
-    buttons.length ? make("div", { class: "suspect-buttons" }, run.stands ? "" : make("span", { class: "faint" }, `by ${all.rule.replaceAll("_", " ")}: `), buttons) : "");
+  const buttons = run.suspects
+    .slice(0, most)
+    .map(([step, value], rank) =>
+      button(
+        [
+          make("span", { class: run.stands && !rank ? "rank-mark" : "rank-mark faint" }, String(rank + 1)),
+          ` step ${numberOf(run, step)} `,
+          make("span", { class: "faint" }, all.rule === "first_below" ? signed(run.score[step]) : signed(value)),
+        ],
+        () => act.step(step),
+        { kind: "suspect-button" },
+      ),
+    );
+  return make(
+    "div",
+    { class: "suspects" },
+    make(
+      "p",
+      {},
+      make("b", {}, run.stands ? "Suspects" : "No step stands out"),
+      " ",
+      make("span", { class: "faint" }, quoted(run.why.replace(/^no step stands out:?\s*/i, ""))),
+      run.confidence === null
+        ? ""
+        : make(
+            "span",
+            { class: "sure", title: "Share of bootstraps over tokens in which the first suspect stays first" },
+            ` · first in ${Math.round(100 * run.confidence)} % of bootstraps`,
+          ),
+    ),
+    buttons.length
+      ? make(
+          "div",
+          { class: "suspect-buttons" },
+          run.stands ? "" : make("span", { class: "faint" }, `by ${all.rule.replaceAll("_", " ")}: `),
+          buttons,
+        )
+      : "",
+  );
 }

@@ -27,10 +27,16 @@ async function search(query, progress) {
   for (let place = 0; place < runs.length; place++) {
     if (!texts[place]) {
       const next = Array.from({ length: Math.min(AT_ONCE, runs.length - place) }, (_, more) => place + more);
-      await Promise.all(next.map(async (each) => { texts[each] ??= await textsOf(each); }));
+      await Promise.all(
+        next.map(async (each) => {
+          texts[each] ??= await textsOf(each);
+        }),
+      );
       if (turn !== searching.turn) return undefined;
     }
-    texts[place].forEach((text, step) => { hit[first[place] + step] = text.includes(sought) ? 1 : 0; });
+    texts[place].forEach((text, step) => {
+      hit[first[place] + step] = text.includes(sought) ? 1 : 0;
+    });
     if (performance.now() - since > SLICE) {
       await pause();
       if (turn !== searching.turn) return undefined;

@@ -33,19 +33,32 @@ function strip(run) {
     const size = Number.isNaN(bar.score) ? 0 : rooted(bar.score) * (bar.score < 0 ? 12 : 13);
     const kind = Number.isNaN(bar.score) ? "none" : bar.kind;
     const tall = Math.max(Math.abs(size), 0.8);
-    const top = size > 0 ? zero : zero - tall;
+    const top = size < 0 ? zero : zero - tall;
     const width = Math.max(step - 1.5, step * 0.7);
-    paths[kind] += `M${(at * step).toFixed(2)} ${top.toFixed(2)}h${width.toFixed(2)}v${tall.toFixed(2)}h${(-width).toFixed(2)}z`;
+    paths[kind] +=
+      `M${(at * step).toFixed(2)} ${top.toFixed(2)}h${width.toFixed(2)}v${tall.toFixed(2)}h${(-width).toFixed(2)}z`;
   });
   const suspect = run.suspects[0]?.[0];
   const group = suspect === undefined ? 0 : Math.floor(suspect / Math.max(1, Math.ceil(run.length / most)));
   const x = (group + 0.5) * step;
-  return draw("svg", { class: "strip", viewBox: `0 0 ${wide} ${height}`, width: wide, height, preserveAspectRatio: "none",
-    "aria-hidden": "true" },
-  draw("path", { class: "zero", d: `M0 ${zero}h${(found.length * step).toFixed(1)}` }),
-    Object.entries(paths).filter(([, d]) => d).map(([kind, d]) => draw("path", { class: kind, d })),
-    suspect === undefined ? null
-      : draw("path", { class: run.stands ? "suspect" : "suspect faint", d: `M${x} 27.5l3.5 4.5h-7z` }));
+  return draw(
+    "svg",
+    {
+      class: "strip",
+      viewBox: `0 0 ${wide} ${height}`,
+      width: wide,
+      height,
+      preserveAspectRatio: "none",
+      "aria-hidden": "true",
+    },
+    draw("path", { class: "zero", d: `M0 ${zero}h${(found.length * step).toFixed(1)}` }),
+    Object.entries(paths)
+      .filter(([, d]) => d)
+      .map(([kind, d]) => draw("path", { class: kind, d })),
+    suspect === undefined
+      ? null
+      : draw("path", { class: run.stands ? "suspect" : "suspect faint", d: `M${x} 27.5l3.5 4.5h-7z` }),
+  );
 }
 
 /** The bar of one score in a list, with a mark for its threshold. */
@@ -55,13 +68,26 @@ function scoreBar(at, by = scale) {
   const threshold = column.threshold[at];
   const size = Number.isNaN(score) ? 0 : clipped(score, by) * half;
   const mark = clipped(threshold, by) * half;
-  return draw("svg", { class: "score-bar", width: 2 * half + 2, height, viewBox: `${-half - 1} 0 ${2 * half + 2} ${height}`,
-    "aria-hidden": "true" },
-  draw("rect", { class: "track", x: -half, y: 3, width: 2 * half, height: 6, rx: 1 }),
-  draw("rect", { class: isLow(at) ? "low" : score < 0 ? "below" : "fine", x: Math.min(size, 0), y: 3,
-    width: Math.abs(size), height: 6 }),
-  draw("path", { class: "zero", d: "M0 1v10" }),
-  Number.isNaN(threshold) ? null : draw("path", { class: "threshold", d: `M${mark} 0v12` }));
+  return draw(
+    "svg",
+    {
+      class: "score-bar",
+      width: 2 * half + 2,
+      height,
+      viewBox: `${-half - 1} 0 ${2 * half + 2} ${height}`,
+      "aria-hidden": "true",
+    },
+    draw("rect", { class: "track", x: -half, y: 3, width: 2 * half, height: 6, rx: 1 }),
+    draw("rect", {
+      class: isLow(at) ? "low" : score < 0 ? "below" : "fine",
+      x: Math.min(size, 0),
+      y: 3,
+      width: Math.abs(size),
+      height: 6,
+    }),
+    draw("path", { class: "zero", d: "M0 1v10" }),
+    Number.isNaN(threshold) ? null : draw("path", { class: "threshold", d: `M${mark} 0v12` }),
+  );
 }
 
 /** A decision as a badge; in shadow mode what would have been decided stands in brackets. */
@@ -70,6 +96,12 @@ function badge(decision, shadow = false) {
   const kind = decision ? (known ? decision : "other") : "unfinished";
   const told = decision || "unfinished";
   const letBe = shadow && decision && decision !== "pass";
-  return make("bdi", { class: `badge ${kind}${letBe ? " shadow" : ""}`,
-    title: letBe ? "Shadow mode: decided and recorded, nothing changed" : null }, pieces(letBe ? `(${told})` : told));
+  return make(
+    "bdi",
+    {
+      class: `badge ${kind}${letBe ? " shadow" : ""}`,
+      title: letBe ? "Shadow mode: decided and recorded, nothing changed" : null,
+    },
+    pieces(letBe ? `(${told})` : told),
+  );
 }

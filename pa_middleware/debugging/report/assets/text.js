@@ -43,12 +43,16 @@ function quoted(text, kind = null, most = 300) {
 function block(text, kind = "") {
   const place = make("div", { class: `text ${kind}`, dir: "auto" }, pieces(whole(text, CUT), HIDDEN_IN_BLOCKS));
   if (text.length <= CUT) return place;
-  const more = button(`Show all ${text.length.toLocaleString("en")} characters`, () => {
-    place.replaceChildren(...sheets(text));
-    place.setAttribute("tabindex", "0");
-    place.focus();
-    more.remove();
-  }, { kind: "small" });
+  const more = button(
+    `Show all ${text.length.toLocaleString("en")} characters`,
+    () => {
+      place.replaceChildren(...sheets(text));
+      place.setAttribute("tabindex", "0");
+      place.focus();
+      more.remove();
+    },
+    { kind: "small" },
+  );
   return make("div", {}, place, more);
 }
 
@@ -58,8 +62,13 @@ function sheets(text) {
   const many = (text.match(HIDDEN_IN_BLOCKS) ?? []).length > MOST_CODES;
   for (let from = 0; from < text.length;) {
     const sheet = whole(text.slice(from, from + 8001), 8000);
-    found.push(make("div", { class: "sheet", dir: "auto" },
-      many ? sheet.replace(HIDDEN_IN_BLOCKS, code) : pieces(sheet, HIDDEN_IN_BLOCKS)));
+    found.push(
+      make(
+        "div",
+        { class: "sheet", dir: "auto" },
+        many ? sheet.replace(HIDDEN_IN_BLOCKS, code) : pieces(sheet, HIDDEN_IN_BLOCKS),
+      ),
+    );
     from += sheet.length;
   }
   return found;
@@ -86,9 +95,10 @@ function laidOut(json) {
 function signed(value, digits = 2) {
   if (value === null || value === undefined || Number.isNaN(value)) return "";
   const size = Math.abs(value);
-  const told = size !== 0 && (size < 0.5 * 10 ** -digits || size >= 1e6)
-    ? size.toExponential(1)
-    : size.toFixed(size >= 100 ? 0 : size >= 10 ? Math.min(1, digits) : digits);
+  const told =
+    size !== 0 && (size < 0.5 * 10 ** -digits || size >= 1e6)
+      ? size.toExponential(1)
+      : size.toFixed(size >= 100 ? 0 : size >= 10 ? Math.min(1, digits) : digits);
   return `${value < 0 ? "−" : "+"}${told}`;
 }
 

@@ -6,22 +6,53 @@ const SHADES = 5;
 function heat(each, by) {
   const ratios = each.ratios ?? [];
   if (!ratios.length) {
-    return make("p", { class: "notice" }, "Log-ratios of tokens were not recorded; Telemetry(token_log_ratios=True) writes them.");
+    return make(
+      "p",
+      { class: "notice" },
+      "Log-ratios of tokens were not recorded; Telemetry(token_log_ratios=True) writes them.",
+    );
   }
   const parts = each.texts ?? [];
   const known = parts.length === ratios.length;
   const readout = make("p", { class: "readout", "aria-live": "polite" });
-  const tell = (place) => readout.replaceChildren(`token ${place}  `, known ? quoted(parts[place].replaceAll("\n", "⏎"), "mono", 60) : "",
-    `  ${signed(ratios[place], 3)}`);
-  const tokens = ratios.map((ratio, place) => make("span", {
-    class: `token ${shade(ratio, by)}`, "data-place": place, role: "option", tabindex: place ? "-1" : "0", dir: "auto",
-    title: `${signed(ratio, 3)}`, "aria-label": `${known ? visible(parts[place]) : `token ${place}`}, ${signed(ratio, 3)}`,
-  }, known ? pieces(parts[place].replaceAll("\n", "⏎\n"), HIDDEN_IN_BLOCKS) : String(place)));
-  const box = make("div", { class: known ? "tokens" : "tokens unnamed", role: "listbox", "aria-label": "Tokens by log-ratio",
-    "aria-orientation": "horizontal" }, tokens);
+  const tell = (place) =>
+    readout.replaceChildren(
+      `token ${place}  `,
+      known ? quoted(parts[place].replaceAll("\n", "⏎"), "mono", 60) : "",
+      `  ${signed(ratios[place], 3)}`,
+    );
+  const tokens = ratios.map((ratio, place) =>
+    make(
+      "span",
+      {
+        class: `token ${shade(ratio, by)}`,
+        "data-place": place,
+        role: "option",
+        tabindex: place ? "-1" : "0",
+        dir: "auto",
+        title: `${signed(ratio, 3)}`,
+        "aria-label": `${known ? visible(parts[place]) : `token ${place}`}, ${signed(ratio, 3)}`,
+      },
+      known ? pieces(parts[place].replaceAll("\n", "⏎\n"), HIDDEN_IN_BLOCKS) : String(place),
+    ),
+  );
+  const box = make(
+    "div",
+    {
+      class: known ? "tokens" : "tokens unnamed",
+      role: "listbox",
+      "aria-label": "Tokens by log-ratio",
+      "aria-orientation": "horizontal",
+    },
+    tokens,
+  );
   const placeOf = (event) => Number(event.target.closest(".token")?.dataset.place ?? -1);
-  box.addEventListener("pointerover", (event) => { if (placeOf(event) >= 0) tell(placeOf(event)); });
-  box.addEventListener("focusin", (event) => { if (placeOf(event) >= 0) tell(placeOf(event)); });
+  box.addEventListener("pointerover", (event) => {
+    if (placeOf(event) >= 0) tell(placeOf(event));
+  });
+  box.addEventListener("focusin", (event) => {
+    if (placeOf(event) >= 0) tell(placeOf(event));
+  });
   box.addEventListener("keydown", (event) => {
     const to = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const next = to && tokens[placeOf(event) + to];
@@ -35,9 +66,22 @@ function heat(each, by) {
   const lowest = ratios.reduce((least, ratio, place) => (ratio < ratios[least] ? place : least), 0);
   tell(lowest);
   const cut = each.tokens > ratios.length;
-  return make("div", { class: "heat" }, box, readout,
-    known ? "" : make("p", { class: "notice" }, "The texts of the tokens were not recorded; content capture writes them."),
-    cut ? make("p", { class: "notice" }, `The first ${ratios.length.toLocaleString("en")} of ${counted(each.tokens, "token")} were recorded.`) : "");
+  return make(
+    "div",
+    { class: "heat" },
+    box,
+    readout,
+    known
+      ? ""
+      : make("p", { class: "notice" }, "The texts of the tokens were not recorded; content capture writes them."),
+    cut
+      ? make(
+          "p",
+          { class: "notice" },
+          `The first ${ratios.length.toLocaleString("en")} of ${counted(each.tokens, "token")} were recorded.`,
+        )
+      : "",
+  );
 }
 
 function shade(ratio, by) {
@@ -48,8 +92,15 @@ function shade(ratio, by) {
 /** What the shades mean. */
 function legend(by) {
   const shades = [];
-  for (let size = -SHADES; size <= SHADES; size++) shades.push(make("span", { class: `token ${size ? `${size < 0 ? "less" : "more"}-${Math.abs(size)}` : "even"}` }));
-  return make("p", { class: "legend" }, `less likely by training ${signed(-by)} `, make("span", { class: "shades", "aria-hidden": "true" }, shades), ` ${signed(by)} more likely (nats)`);
+  for (let size = -SHADES; size <= SHADES; size++)
+    shades.push(make("span", { class: `token ${size ? `${size < 0 ? "less" : "more"}-${Math.abs(size)}` : "even"}` }));
+  return make(
+    "p",
+    { class: "legend" },
+    `less likely by training ${signed(-by)} `,
+    make("span", { class: "shades", "aria-hidden": "true" }, shades),
+    ` ${signed(by)} more likely (nats)`,
+  );
 }
 
 function largestRatio(candidates) {

@@ -16,7 +16,9 @@ const store = {
     this.memory.set(name, value);
     try {
       localStorage.setItem(`${STORE}:${name}`, value);
-    } catch { /* kept in memory */ }
+    } catch {
+      /* kept in memory */
+    }
   },
 };
 
@@ -42,7 +44,9 @@ function setVerdict(run, verdict) {
 const verdictsHere = () => runs.filter(verdictOf).map((run) => ({ run: run.trace, ...verdictOf(run) }));
 
 function exportVerdicts() {
-  const lines = verdictsHere().map(({ run, step, reason }) => `${JSON.stringify({ run, step, reason })}\n`).join("");
+  const lines = verdictsHere()
+    .map(({ run, step, reason }) => `${JSON.stringify({ run, step, reason })}\n`)
+    .join("");
   const url = URL.createObjectURL(new Blob([lines], { type: "application/jsonl" }));
   make("a", { href: url, download: "verdicts.jsonl" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
@@ -53,18 +57,45 @@ function verdictForm(run, step, changed) {
   const mine = verdictOf(run);
   const number = numberOf(run, step);
   if (mine && mine.step === number) {
-    return make("div", { class: "verdict mine" },
+    return make(
+      "div",
+      { class: "verdict mine" },
       make("span", { class: "flag", "aria-hidden": "true" }, "⚑"),
       make("span", {}, "You marked this step as decisive", mine.reason ? [": ", quoted(mine.reason)] : "."),
-      button("Take back", () => { setVerdict(run, null); changed(); }, { kind: "small" }));
+      button(
+        "Take back",
+        () => {
+          setVerdict(run, null);
+          changed();
+        },
+        { kind: "small" },
+      ),
+    );
   }
-  const reason = make("input", { type: "text", id: "reason", maxlength: 2000, placeholder: "Why? (optional)",
-    "aria-label": "Why this step is decisive" });
-  const form = make("form", { class: "verdict", hidden: true, onsubmit: (event) => {
-    event.preventDefault();
-    setVerdict(run, { step: number, reason: reason.value.trim() });
-    changed();
-  } }, reason, make("button", { class: "small" }, mine ? `Mark this instead of step ${mine.step}` : "Mark as decisive"));
-  form.open = () => { form.hidden = !form.hidden; if (!form.hidden) reason.focus(); };
+  const reason = make("input", {
+    type: "text",
+    id: "reason",
+    maxlength: 2000,
+    placeholder: "Why? (optional)",
+    "aria-label": "Why this step is decisive",
+  });
+  const form = make(
+    "form",
+    {
+      class: "verdict",
+      hidden: true,
+      onsubmit: (event) => {
+        event.preventDefault();
+        setVerdict(run, { step: number, reason: reason.value.trim() });
+        changed();
+      },
+    },
+    reason,
+    make("button", { class: "small" }, mine ? `Mark this instead of step ${mine.step}` : "Mark as decisive"),
+  );
+  form.open = () => {
+    form.hidden = !form.hidden;
+    if (!form.hidden) reason.focus();
+  };
   return form;
 }

@@ -45,7 +45,8 @@ class VirtualList {
     const top = place * this.height;
     const { scrollTop, clientHeight } = this.box;
     if (top < scrollTop) this.box.scrollTop = Math.max(0, top - this.height);
-    else if (top + 2 * this.height > scrollTop + clientHeight) this.box.scrollTop = top + 2 * this.height - clientHeight;
+    else if (top + 2 * this.height > scrollTop + clientHeight)
+      this.box.scrollTop = top + 2 * this.height - clientHeight;
     this.draw();
   }
 }
