@@ -136,7 +136,7 @@ class ManyDraws(BaseChatModel):
                 "%s makes no %d answers to one request (%s); it is asked for each draw alone",
                 type(self.chat).__name__,
                 wanted,
-                error,
+                type(error).__name__,
             )
         first, *others = apart(response)
         step.keep(key, others)

@@ -9,7 +9,6 @@ from langgraph.errors import GraphBubbleUp
 
 from pa_middleware.guard import place
 from pa_middleware.guard.judge import check_answer, good_enough
-from pa_middleware.guard.record import describe
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import Tier
 from pa_middleware.guard.turn import Shown
@@ -35,7 +34,7 @@ async def score_edited(shown: Shown, action: AIMessage, edited: ToolCall, ask: A
     except GraphBubbleUp:  # an interrupt of the graph is no failure
         raise
     except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
-        logger.warning("the scorer failed on an edited call: %s", describe(error))
+        logger.warning("the scorer failed on an edited call (%s)", type(error).__name__)
         return error
 
 

@@ -15,7 +15,6 @@ from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.drawing import Together, together
 from pa_middleware.guard.judge import Draw, check_answer
 from pa_middleware.guard.quiet import Muted, mute, unmuted
-from pa_middleware.guard.record import describe
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.turn import Proposed, Turn
 from pa_middleware.guard.way import Way
@@ -152,7 +151,7 @@ class Hand:
             # One of several spoils the call for all: tell them apart.
             return [scored for draw in draws for scored in await self._scored([draw])]
         except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
-            logger.warning("the scorer failed: %s", describe(error))
+            logger.warning("the scorer failed (%s); the step's record says why", type(error).__name__)
             return [replace(draw, error=error) for draw in draws]
         return [
             replace(draw, score=score, least_margin=answered.least_margin)

@@ -54,7 +54,8 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
             except LetBe as unjudged:
                 if asked is not None:
                     raise unjudged.__cause__ or unjudged from None
-                logger.warning("a step was not judged: %s", unjudged.__cause__)
+                logger.warning("a step was not judged (%s)", type(unjudged.__cause__).__name__)
+                logger.debug("a step was not judged", exc_info=unjudged.__cause__)
                 return unjudged.answer
         answer, record = settle(core, turn, hand, verdict, span)
         if isinstance(asked, Taking):

@@ -1,4 +1,4 @@
-"""The spans of one trace -> a run of steps, each with its candidates.
+"""The spans of one run -> its steps, each with its candidates.
 
 Tolerated: a missing root, a step that never ended, a step told twice because the graph was interrupted and resumed,
 messages that were told in a span that is lost.
@@ -22,8 +22,13 @@ Messages = dict[str, TracedMessage]
 """Messages of a trace by their digest."""
 
 
+def run_of(span: SpanRecord) -> tuple[str, str]:
+    """Which run a span belongs to: the trace it began in, and its conversation, of which a trace may hold several."""
+    return span.text(names.RUN_TRACE) or span.trace_id, span.text(names.CONVERSATION_ID)
+
+
 def assemble_run(trace_id: str, spans: Iterable[SpanRecord]) -> Run:
-    """The run that the spans of one trace tell. It may have no steps.
+    """The run that these spans tell. It may have no steps.
 
     A step that is there twice (same index and tool calls) after a resume is given once, as told last.
     """

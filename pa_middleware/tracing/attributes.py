@@ -41,7 +41,8 @@ def finite(value: float | None) -> float | None:
 
 def text(value: object) -> str:
     """The value as text that any exporter can encode; lone surrogates, as in a model's JSON, become question marks."""
-    return str(value).encode("utf-8", "replace").decode("utf-8")
+    told = str(value)
+    return told if told.isascii() else told.encode("utf-8", "replace").decode("utf-8")
 
 
 def texts(values: Sequence[object]) -> list[str]:

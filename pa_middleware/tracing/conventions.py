@@ -46,6 +46,8 @@ EVALUATION: Final = "progress_advantage"
 LABEL_PASS: Final = "pass"
 LABEL_FAIL: Final = "fail"
 
+RUN_TRACE: Final = "pa_middleware.run.trace_id"
+"""Trace that the run began in, where a later call of the graph put this step into another one."""
 STEP_INDEX: Final = "pa_middleware.step.index"
 STEP_ATTEMPT: Final = "pa_middleware.step.attempt"
 

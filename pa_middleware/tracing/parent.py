@@ -25,6 +25,11 @@ def traceparent(span: trace.Span) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
+def trace_of(span: trace.Span) -> str:
+    """The id of the trace that a span is in."""
+    return f"{span.get_span_context().trace_id:032x}"
+
+
 def live_parent() -> trace.Span | None:
     """The innermost live span around the caller, None if there is none."""
     current = trace.get_current_span()

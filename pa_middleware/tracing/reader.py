@@ -20,12 +20,15 @@ from pa_middleware.tracing.assembling import (
     assemble_run,
     assemble_step,
     collect_messages,
+    run_of,
     unfinished_step,
 )
 from pa_middleware.tracing.otlp import SpanRecord, parse, requests, spans
 from pa_middleware.tracing.runs import Run, TracedStep
 
 Source = str | os.PathLike[str]
+_Key = tuple[str, str]
+"""What `run_of` answers."""
 
 _STEPS = frozenset({names.GUARD_SPAN, names.SCORE_SPAN})
 _OURS = _STEPS | {names.RUN_SPAN, names.REVIEW_SPAN}
@@ -64,18 +67,19 @@ class Reader:
         files = [file for found in self._sources.values() for file in found]
         with ExitStack() as opened:
             handles = [opened.enter_context(file.open("rb")) for file in files]
-            for trace_id, place in sorted(index.items(), key=lambda each: (each[1].start_ns, each[0])):
-                told: dict[str, SpanRecord] = {}
+            for key, place in sorted(index.items(), key=lambda each: (each[1].start_ns, each[0])):
+                told: dict[tuple[str, str], SpanRecord] = {}
                 for number, offset in zip(place.files, place.offsets, strict=True):
                     handles[number].seek(offset)
-                    request = parse(handles[number].readline())
-                    told.update((span.span_id, span) for span in spans(request) if span.trace_id == trace_id)
-                run = assemble_run(trace_id, (span for span in told.values() if span.name in _OURS))
+                    for span in spans(parse(handles[number].readline())):
+                        if span.name in _OURS and run_of(span) == key:
+                            told[span.trace_id, span.span_id] = span
+                run = assemble_run(key[0], told.values())
                 if run.steps:
                     yield run
 
     def steps(self) -> Iterator[tuple[str, TracedStep]]:
-        """Trace id and step of every step, as they stand in the files; a step without an end comes last.
+        """Trace id of its run and step of every step, as they stand in the files; a step without an end comes last.
 
         Files are read once. In memory are the steps that have not ended and the latest messages of the latest traces,
         so that a history may lack old ones. A step told twice is given twice.
@@ -92,20 +96,20 @@ class Reader:
                     traces.popitem(last=False)
                 trace.take(span)
                 candidates = scored.pop((span.trace_id, span.span_id), ())
-                yield span.trace_id, assemble_step(span, candidates, trace.messages, trace.tools)
-        for (trace_id, parent), left in scored.items():
-            yield trace_id, unfinished_step(parent, left)
+                yield run_of(span)[0], assemble_step(span, candidates, trace.messages, trace.tools)
+        for (_, parent), left in scored.items():
+            yield run_of(left[0])[0], unfinished_step(parent, left)
 
-    def _index(self) -> dict[str, _Place]:
-        index: dict[str, _Place] = {}
+    def _index(self) -> dict[_Key, _Place]:
+        index: dict[_Key, _Place] = {}
         number = 0
         for source, files in self._sources.items():
             readable = False
             for file in files:
                 for offset, request in requests(file):
                     readable = True
-                    for trace_id, start_ns in _begun(spans(request)).items():
-                        place = index.setdefault(trace_id, _Place())
+                    for key, start_ns in _begun(spans(request)).items():
+                        place = index.setdefault(key, _Place())
                         place.files.append(number)
                         place.offsets.append(offset)
                         place.start_ns = min(place.start_ns, start_ns)
@@ -125,7 +129,7 @@ class Reader:
 
 @dataclass(slots=True)
 class _Place:
-    """Where the spans of one trace are."""
+    """Where the spans of one run are."""
 
     start_ns: int = 1 << 63
     """Of its first step."""
@@ -147,13 +151,14 @@ class _Trace:
             del self.messages[next(iter(self.messages))]
 
 
-def _begun(found: Iterable[SpanRecord]) -> dict[str, int]:
-    """The traces that spans of ours belong to, and when the first step among them started."""
-    begun: dict[str, int] = {}
+def _begun(found: Iterable[SpanRecord]) -> dict[_Key, int]:
+    """The runs that spans of ours belong to, and when the first step among them started."""
+    begun: dict[_Key, int] = {}
     for span in found:
         if span.name in _OURS:
+            key = run_of(span)
             start_ns = span.start_ns if span.name in _STEPS else 1 << 63
-            begun[span.trace_id] = min(start_ns, begun.get(span.trace_id, start_ns))
+            begun[key] = min(start_ns, begun.get(key, start_ns))
     return begun
 
 

@@ -45,7 +45,10 @@ def tell_review(
             context = reviewed.get_span_context()
             told[names.REVIEW_OF] = f"{context.span_id:016x}"
             links.append(trace.Link(context, {names.LINK_KIND: names.LINK_REVIEWS}))
-        above = parent.live_parent() or parent.anchored(anchor) or trace.INVALID_SPAN
+        live, anchored = parent.live_parent(), parent.anchored(anchor)
+        above = live or anchored or trace.INVALID_SPAN
+        if anchored is not None and parent.trace_of(anchored) != parent.trace_of(above):
+            told[names.RUN_TRACE] = parent.trace_of(anchored)
         span = sink.tracer().start_span(
             names.REVIEW_SPAN, context=trace.set_span_in_context(above), attributes=told, links=links
         )

@@ -138,9 +138,10 @@ class TracedStep:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The steps of one trace, in the order they started."""
+    """The steps of one conversation in one trace, and in those it was resumed in, in the order they started."""
 
     trace_id: str
+    """Of the trace it began in, which may hold other conversations too."""
     conversation_id: str | None
     steps: tuple[TracedStep, ...]
     agent: str | None = None
@@ -149,6 +150,11 @@ class Run:
     """Whether the run succeeded; None where no label says it. No span tells it."""
     task: str | None = None
     """What runs of the same task have in common, from its label."""
+
+    @property
+    def id(self) -> str:
+        """Tells the run from every other."""
+        return f"{self.trace_id}.{self.conversation_id}" if self.conversation_id else self.trace_id
 
     @property
     def lowest(self) -> TracedStep | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
-from opentelemetry._logs import LoggerProvider, SeverityNumber, get_logger
+from opentelemetry._logs import Logger, LoggerProvider, SeverityNumber, get_logger
 from opentelemetry.context import Context
 
 from pa_middleware.tracing import attributes as make
@@ -42,6 +42,7 @@ class Sink:
     told: Told = field(default_factory=Told)
     quiet: Quiet = field(default_factory=Quiet)
     _instruments: Instruments | None = None
+    _logger: Logger | None = None
     _identity: Attributes | None = None
     _identifying: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,8 +73,13 @@ class Sink:
         return self._instruments
 
     def evaluated(self, attributes: Attributes, *, failed: bool, context: Context) -> None:
-        """Write the evaluation event. The API of logs still bears an underscore, so it is used here only."""
-        get_logger(names.SCOPE, logger_provider=self.logger_provider).emit(
+        """Write the evaluation event. The API of logs still bears an underscore, so it is used here only.
+
+        A global provider that is set later is picked up.
+        """
+        if self._logger is None:
+            self._logger = get_logger(names.SCOPE, logger_provider=self.logger_provider)
+        self._logger.emit(
             event_name=names.EVALUATION_EVENT,
             severity_number=SeverityNumber.WARN if failed else SeverityNumber.INFO,
             attributes=attributes,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pa_middleware.scoring.scorer import CandidateScore, Tool
 
 
+_NO_TRACER = trace.NoOpTracer()
+
+
 class StepSpan:
     """One step of an agent: enter it, tell each candidate and then the decision, leave it. Made by `Telemetry.step`.
 
@@ -51,7 +54,10 @@ class StepSpan:
         self._anchor = anchor
         self._given = attributes
         self._place: Attributes = {names.STEP_INDEX: index, names.STEP_ATTEMPT: attempt}
+        self._run: Attributes = {}
+        """What tells this run from others, on every span of it."""
         self._span: trace.Span = trace.INVALID_SPAN
+        self._tracer: trace.Tracer = _NO_TRACER
         self._inside: Context | None = None
         self._token: Token[Context] | None = None
         self._previous: trace.SpanContext | None = None
@@ -186,14 +192,24 @@ class StepSpan:
 
     def _start(self) -> None:
         given = make.given(self._given)
-        tracer = self._sink.tracer()
+        self._tracer = self._sink.tracer()
+        if names.CONVERSATION_ID in given:
+            self._run[names.CONVERSATION_ID] = given[names.CONVERSATION_ID]
         live, anchored = parent.live_parent(), parent.anchored(self._anchor)
-        above = live or anchored or self._run_span(tracer, given)
+        above = live or anchored or self._run_span(given)
         self.anchor = parent.traceparent(anchored or above)
-        span = tracer.start_span(
+        if anchored is not None and live is not None and parent.trace_of(anchored) != parent.trace_of(live):
+            self._run[names.RUN_TRACE] = parent.trace_of(anchored)
+        span = self._tracer.start_span(
             names.GUARD_SPAN,
             context=trace.set_span_in_context(above),
-            attributes={**given, **self._place, names.SPAN_KIND: names.SPAN_KIND_GUARDRAIL, **self._sink.described},
+            attributes={
+                **given,
+                **self._run,
+                **self._place,
+                names.SPAN_KIND: names.SPAN_KIND_GUARDRAIL,
+                **self._sink.described,
+            },
         )
         self._span = span
         if span.get_span_context().is_valid:
@@ -203,21 +219,22 @@ class StepSpan:
             self.traceparent = parent.traceparent(span)
             span.set_attributes(self._sink.identity())  # last: it may fail
 
-    def _run_span(self, tracer: trace.Tracer, given: Attributes) -> trace.Span:
+    def _run_span(self, given: Attributes) -> trace.Span:
         """The anchor of a run that nothing else traces. It ends at once, and so survives the death of the process."""
         kept: Attributes = {name: given[name] for name in (names.AGENT_NAME, names.CONVERSATION_ID) if name in given}
-        span = tracer.start_span(names.RUN_SPAN, attributes=kept)
+        span = self._tracer.start_span(names.RUN_SPAN, attributes=kept)
         with self._sink.quiet:
             span.end()
         return span
 
     def _score_span(self, attributes: Attributes, started_ns: int | None) -> trace.Span:
+        attributes |= self._run
         attributes[names.SPAN_KIND] = names.SPAN_KIND_EVALUATOR
         links = []
         if self._previous is not None:
             attributes[names.CANDIDATE_RESAMPLED_FROM] = f"{self._previous.span_id:016x}"
             links.append(trace.Link(self._previous, {names.LINK_KIND: names.LINK_RESAMPLED_FROM}))
-        span = self._sink.tracer().start_span(
+        span = self._tracer.start_span(
             names.SCORE_SPAN, context=self._inside, attributes=attributes, links=links, start_time=started_ns
         )
         self._previous = span.get_span_context()

@@ -221,3 +221,39 @@ def test_a_message_that_cannot_be_read_is_lost_and_no_more(tmp_path: Path, spell
     told = {names.HISTORY: texts("d1"), names.HISTORY_NEW: texts("d1"), names.HISTORY_MESSAGES: texts(spelled)}
     (step,) = read(_file(tmp_path, _line(_guard(1, 0, attributes=told))))[0].steps
     assert [(message.role, message.calls) for message in step.history] == [("", ())]
+
+
+def test_conversations_under_one_root_are_runs_of_their_own(backend: Backend, tmp_path: Path) -> None:
+    telemetry = Telemetry()
+    with (
+        record(tmp_path / "run.jsonl") as recording,
+        recording.tracer_provider.get_tracer("app").start_as_current_span("app"),
+    ):
+        for index in range(2):
+            for thread in ("one", "other"):
+                with telemetry.step(index=index, attributes={names.CONVERSATION_ID: thread}) as span:
+                    span.candidate(0, backend.score(), label="pass")
+                    backend.decide(span, tool_call_ids=[f"{thread} {index}"])
+    one, other = read(tmp_path / "run.jsonl")
+    assert one.trace_id == other.trace_id
+    assert (one.id, other.id) == (f"{one.trace_id}.one", f"{one.trace_id}.other")
+    assert [[step.tool_call_ids for step in run.steps] for run in (one, other)] == [
+        [("one 0",), ("one 1",)],
+        [("other 0",), ("other 1",)],
+    ]
+    assert all(len(step.candidates) == 1 for run in (one, other) for step in run.steps)
+
+
+def test_a_run_that_was_resumed_in_another_trace_is_one_run(backend: Backend, tmp_path: Path) -> None:
+    telemetry = Telemetry()
+    anchor = None
+    with record(tmp_path / "run.jsonl") as recording:
+        for index in range(3):
+            with recording.tracer_provider.get_tracer("app").start_as_current_span("call of the graph"):
+                with telemetry.step(index=index, anchor=anchor) as span:
+                    span.candidate(0, backend.score(), label="pass")
+                    backend.decide(span, tool_call_ids=[str(index)])
+                anchor = anchor or span.anchor
+    (run,) = read(tmp_path / "run.jsonl")
+    assert [(step.index, len(step.candidates)) for step in run.steps] == [(0, 1), (1, 1), (2, 1)]
+    assert {trace for trace, _ in Reader(tmp_path / "run.jsonl").steps()} == {run.trace_id}

@@ -95,7 +95,7 @@ def test_each_answer_is_counted_and_no_id_is_in_the_metric(backend: Backend) -> 
 def test_what_a_human_said_is_read_with_the_step(backend: Backend, tmp_path: Path) -> None:
     telemetry = Telemetry()
     with record(tmp_path / "run.jsonl"):
-        step = _escalated(backend, telemetry)
+        step = _escalated(backend, telemetry, attributes={names.CONVERSATION_ID: "thread-1"})
         (before,) = read(tmp_path / "run.jsonl")
         _review(telemetry, step)
     (after,) = read(tmp_path / "run.jsonl")
