@@ -12,6 +12,7 @@ from pa_middleware.attribute_command import attribute
 from pa_middleware.calibrate_command import calibrate
 from pa_middleware.gain_command import gain
 from pa_middleware.replay_command import replay
+from pa_middleware.report_command import report
 from pa_middleware.trace_command import trace
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command()(attribute)
 app.command()(calibrate)
 app.command()(gain)
 app.command()(replay)
+app.command()(report)
 app.command()(trace)
 
 

@@ -42,16 +42,15 @@ def tell_review(
             told[names.RESPONSE_ID] = make.text(response_id)
         links = []
         if (reviewed := parent.anchored(of)) is not None:
-            context = reviewed.get_span_context()
-            told[names.REVIEW_OF] = f"{context.span_id:016x}"
-            links.append(trace.Link(context, {names.LINK_KIND: names.LINK_REVIEWS}))
+            guard = reviewed.get_span_context()
+            told[names.REVIEW_OF] = f"{guard.span_id:016x}"
+            links.append(trace.Link(guard, {names.LINK_KIND: names.LINK_REVIEWS}))
         live, anchored = parent.live_parent(), parent.anchored(anchor)
         above = live or anchored or trace.INVALID_SPAN
         if anchored is not None and parent.trace_of(anchored) != parent.trace_of(above):
             told[names.RUN_TRACE] = parent.trace_of(anchored)
-        span = sink.tracer().start_span(
-            names.REVIEW_SPAN, context=trace.set_span_in_context(above), attributes=told, links=links
-        )
-        span.end()
+        if (tracer := sink.tracer()) is not None:
+            context = trace.set_span_in_context(above)
+            tracer.start_span(names.REVIEW_SPAN, context=context, attributes=told, links=links).end()
     with sink.quiet:
         sink.instruments().reviewed(make.texts(decisions))

@@ -46,9 +46,13 @@ class Sink:
     _identity: Attributes | None = None
     _identifying: threading.Lock = field(default_factory=threading.Lock)
 
-    def tracer(self) -> trace.Tracer:
-        """Tracer of the provider given, else of the open recording, else of the global one; looked up every time."""
-        return trace.get_tracer(names.SCOPE, tracer_provider=self.tracer_provider or current_provider())
+    def tracer(self) -> trace.Tracer | None:
+        """Tracer of the provider given, else of the open recording, else of the global one; looked up every time.
+
+        None if nobody has set one: nothing is recorded then, and nothing needs to be built.
+        """
+        provider = self.tracer_provider or current_provider() or trace.get_tracer_provider()
+        return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(names.SCOPE)
 
     def identity(self) -> Attributes:
         """The scorer's fingerprint as attributes. It is asked for once, whatever comes of it; other threads wait."""

@@ -58,6 +58,7 @@ class StepSpan:
         """What tells this run from others, on every span of it."""
         self._span: trace.Span = trace.INVALID_SPAN
         self._tracer: trace.Tracer = _NO_TRACER
+        """The one that started the guard span."""
         self._inside: Context | None = None
         self._token: Token[Context] | None = None
         self._previous: trace.SpanContext | None = None
@@ -191,11 +192,15 @@ class StepSpan:
             )
 
     def _start(self) -> None:
+        live, anchored = parent.live_parent(), parent.anchored(self._anchor)
+        tracer = self._sink.tracer()
+        if tracer is None:
+            self.anchor = parent.traceparent(anchored or live or trace.INVALID_SPAN)
+            return
+        self._tracer = tracer
         given = make.given(self._given)
-        self._tracer = self._sink.tracer()
         if names.CONVERSATION_ID in given:
             self._run[names.CONVERSATION_ID] = given[names.CONVERSATION_ID]
-        live, anchored = parent.live_parent(), parent.anchored(self._anchor)
         above = live or anchored or self._run_span(given)
         self.anchor = parent.traceparent(anchored or above)
         if anchored is not None and live is not None and parent.trace_of(anchored) != parent.trace_of(live):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,11 @@ def _run(page: Page, name: str) -> None:
     page.locator(".run-head h2", has_text=name).wait_for()
 
 
+def _open(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name).click()
+    _run(page, name)
+
+
 def _heading(page: Page) -> str:
     return page.locator("#detail h2").inner_text()
 
@@ -65,7 +71,7 @@ def test_runs_are_listed_by_their_lowest_score_and_sorted_by_what_is_clicked(pag
 
 
 def test_a_run_opens_at_its_first_suspect_with_the_reason(page: Page) -> None:
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     assert _heading(page) == "Step 3"
     assert "step 3 scores -4" in page.locator(".suspects").inner_text()
     assert page.locator(".rank-mark").first.inner_text() == "1"
@@ -80,7 +86,7 @@ def test_a_run_opens_at_its_first_suspect_with_the_reason(page: Page) -> None:
 
 
 def test_no_step_stands_out_is_said(page: Page) -> None:
-    page.get_by_role("button", name="shop-2").click()
+    _open(page, "shop-2")
     assert "No step stands out" in page.locator(".suspects").inner_text()
 
 
@@ -92,7 +98,7 @@ def test_the_filter_counts_what_matches_and_steps_through_it(page: Page) -> None
     page.get_by_label("from score").fill("0.55")
     page.get_by_label("to score").fill("1")
     assert page.locator("#count").inner_text() == "3 runs, 7 of 23 steps"
-    page.get_by_role("button", name="shop-2").click()
+    _open(page, "shop-2")
     assert _steps(page) == ["1", "2", "3"]
     assert page.locator(".run-head .buttons").inner_text().startswith("2 of 3")
     page.get_by_role("button", name="failed 1").click()
@@ -125,7 +131,7 @@ def test_next_and_previous_respect_the_filter(page: Page) -> None:
     page.locator("#search").fill("sum")
     page.wait_for_selector("#count:not([data-searching])")
     page.locator("#search").blur()
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     assert _heading(page) == "Step 3"
     page.keyboard.press("k")
     assert page.locator("#said").inner_text() == "That was the first step"
@@ -191,7 +197,7 @@ def test_all_can_be_done_by_keys(page: Page) -> None:
 
 
 def test_tokens_are_shaded_on_demand_and_tell_their_log_ratio(page: Page) -> None:
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     page.get_by_role("button", name="Tokens").click()
     box = page.locator(".candidate.selected")
     assert box.locator(".token").all_inner_texts() == ["pay(", ")"]
@@ -205,7 +211,7 @@ def test_tokens_are_shaded_on_demand_and_tell_their_log_ratio(page: Page) -> Non
 
 
 def test_what_was_not_recorded_is_said(page: Page) -> None:
-    page.get_by_role("button", name=BARE).click()
+    _open(page, BARE)
     page.keyboard.press("t")
     text = page.locator("#detail").inner_text()
     for words in (
@@ -220,7 +226,7 @@ def test_what_was_not_recorded_is_said(page: Page) -> None:
 
 
 def test_a_failed_run_stands_beside_a_succeeded_one_from_where_they_part(page: Page) -> None:
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     page.get_by_role("button", name="Compare").click()
     place = page.locator("#compare")
     place.get_by_text("3 steps alike, then they act differently at step 3.").wait_for()
@@ -236,7 +242,7 @@ def test_a_failed_run_stands_beside_a_succeeded_one_from_where_they_part(page: P
 
 
 def test_the_replay_command_is_copied_quoted_for_the_shell(page: Page) -> None:
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     page.get_by_role("button", name="Copy replay").click()
     told = page.evaluate("navigator.clipboard.readText()")
     assert told == "pa-middleware replay 'shop 1' --app shop.app:make --from 3"
@@ -258,7 +264,7 @@ def test_dark_and_light_follow_the_system_until_chosen(browser: Browser, report:
 
 def test_a_verdict_is_kept_and_exported(page: Page) -> None:
     assert page.locator("#export").is_disabled()
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     page.get_by_role("button", name="⚑ Mark").click()
     page.keyboard.type('It paid "9" <b>blindly</b>')
     page.keyboard.press("Enter")
@@ -288,9 +294,20 @@ def test_without_local_storage_everything_still_works(browser: Browser, report: 
 
 
 def test_all_attributes_are_there_on_demand(page: Page) -> None:
-    page.get_by_role("button", name="shop 1").click()
+    _open(page, "shop 1")
     page.get_by_text("All attributes").click()
     page.locator(".attributes").first.wait_for()
     rows = [" ".join(row.split()) for row in page.locator(".attributes tr").all_inner_texts()]
     assert "pa_middleware.policy.model made" in rows
     assert "pa_middleware.token.texts shown above" in rows
+
+
+def test_conversations_that_share_a_trace_have_links_of_their_own(browser: Browser, tmp_path: Path) -> None:
+    runs = [replace(run, trace_id=FAILED) for run in shop()[:2]]
+    write_report(runs, tmp_path / "report.html")
+    with opened(browser, tmp_path / "report.html", f"#run={FAILED}.shop-2&step=5") as page:
+        _run(page, "shop-2")
+        page.keyboard.press("p")
+        _run(page, "shop 1")
+        page.reload()
+        _run(page, "shop 1")

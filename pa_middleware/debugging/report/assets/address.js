@@ -6,9 +6,9 @@ const shown = { run: null, step: 0, compare: null, tokens: false };
 function address({ step = shown.step } = {}) {
   const told = new URLSearchParams();
   if (shown.run) {
-    told.set("run", shown.run.trace);
+    told.set("run", shown.run.key);
     told.set("step", step);
-    if (shown.compare) told.set("compare", shown.compare.trace);
+    if (shown.compare) told.set("compare", shown.compare.key);
     if (shown.tokens) told.set("tokens", "1");
   }
   if (wanted.text) told.set("text", wanted.text);

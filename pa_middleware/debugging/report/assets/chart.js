@@ -75,9 +75,7 @@ function plot(run, current, width, readout, go) {
     draw("path", { class: "zero", d: `M${area.left} ${yOfSum(0)}H${area.right}` }),
     draw("path", {
       class: "sum",
-      d: sums.length
-        ? `M${sums.map((sum, at) => `${(area.left + (at / group + 0.5) * step).toFixed(1)} ${yOfSum(sum).toFixed(1)}`).join("L")}`
-        : "",
+      d: line(sums, (at) => x(at / group), yOfSum),
     }),
     draw(
       "text",
@@ -141,6 +139,12 @@ function ticks(y, values, area) {
   });
 }
 
+/** A line through all values. */
+function line(values, x, y) {
+  const points = values.map((value, at) => `${x(at).toFixed(1)} ${y(value).toFixed(1)}`);
+  return points.length ? `M${points.join("L")}` : "";
+}
+
 /** A line through the thresholds, broken where there is none. */
 function stepped(limits, x, y) {
   return limits
@@ -152,5 +156,6 @@ function stepped(limits, x, y) {
 
 function summary(run) {
   const low = run.score.filter((_, step) => isLow(first[run.place] + step)).length;
-  return `Scores of ${counted(run.length, "step")}, ${low} below the threshold, lowest ${signed(run.lowest) || "none"}. ${visible(run.why)}`;
+  const lowest = signed(run.lowest) || "none";
+  return `Scores of ${counted(run.length, "step")}, ${low} below the threshold, lowest ${lowest}. ${visible(run.why)}`;
 }

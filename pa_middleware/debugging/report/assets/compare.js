@@ -89,10 +89,13 @@ async function compareView(run, other, { pick, open, close }) {
   let from = 0;
   while (from < most && deeds[0][from] === deeds[1][from]) from++;
   head.append(select, leave);
+  const parting = numberOf(from < run.length ? run : other, from);
   const words =
     from === most
       ? "Both runs act alike at every step."
-      : `${from ? `${counted(from, "step")} alike, then` : "From the first step on"} they act differently${from ? ` at step ${from}` : ""}.`;
+      : from === 0
+        ? "From the first step on they act differently."
+        : `${counted(from, "step")} alike, then they act differently at step ${parting}.`;
   return [
     head,
     make(
@@ -124,7 +127,8 @@ function insight(mine, yours, from, deeds) {
     ? make(
         "p",
         { class: "notice" },
-        `What the other run did there was drawn here too, as candidate #${found.index} with score ${signed(found.score)}, and not taken.`,
+        `What the other run did there was drawn here too, as candidate #${found.index} with score `,
+        `${signed(found.score)}, and not taken.`,
       )
     : "";
 }

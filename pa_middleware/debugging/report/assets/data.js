@@ -2,7 +2,13 @@
 
 const all = JSON.parse(byId("overview-data").textContent);
 const runs = all.runs;
-const places = new Map(runs.map((run, place) => [run.trace, place]));
+
+/** Runs by their key: the trace id or, where several conversations share a trace, trace and conversation. */
+const places = new Map();
+runs.forEach((run, place) => {
+  run.key = places.has(run.trace) ? `${run.trace}.${run.conversation}` : run.trace;
+  places.set(run.key, place);
+});
 
 /** Where each run's steps begin in the columns below; one more than there are runs. */
 const first = new Uint32Array(runs.length + 1);

@@ -52,7 +52,7 @@ function buildHelp() {
     make(
       "p",
       { class: "faint" },
-      "Orange: below the threshold, or made less likely by training. Blue: more likely. A number in a list marks a suspect, ⚑ the step you marked.",
+      "Orange: below the threshold, or less likely by training. Blue: more likely. ⚑: the step you marked.",
     ),
     button("Close", () => dialog.close(), { kind: "chip" }),
   );

@@ -50,7 +50,7 @@ async function search(query, progress) {
   return told(1);
 }
 
-/** Of each step its actions, arguments, observations, decision, and the messages that are new to it; of each the run. */
+/** Of each step its actions, arguments, observations and decision, the messages new to it, and its run's names. */
 async function textsOf(place) {
   const run = runs[place];
   const { steps, messages } = await unpacked(place);

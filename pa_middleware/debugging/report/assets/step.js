@@ -12,7 +12,7 @@ function stepView(run, told, place, { changed, go, toggleTokens }) {
   const against =
     Number.isNaN(threshold) || Number.isNaN(score)
       ? ""
-      : `, ${isLow(at) ? `${signed(threshold - score).slice(1)} below` : "not below"} its threshold ${signed(threshold)}`;
+      : `, ${isLow(at) ? signed(threshold - score).slice(1) : "not"} below its threshold ${signed(threshold)}`;
   const verdict = verdictForm(run, place, changed);
   return [
     make(
@@ -112,7 +112,9 @@ function attributesOf(told, step) {
     make(
       "p",
       { class: "faint" },
-      `started ${moment(step.start)}${step.took === undefined ? "" : `, took ${lasting(step.took)}`}${step.attempt ? `, attempt ${step.attempt}` : ""}`,
+      `started ${moment(step.start)}`,
+      step.took === undefined ? "" : `, took ${lasting(step.took)}`,
+      step.attempt ? `, attempt ${step.attempt}` : "",
     ),
     span("Step", step, ofStep),
     step.candidates.map((each) => span(`Candidate #${each.index}`, each, ofCandidates)),
