@@ -11,6 +11,7 @@ from rich.console import Console
 from pa_middleware.attribute_command import attribute
 from pa_middleware.calibrate_command import calibrate
 from pa_middleware.gain_command import gain
+from pa_middleware.push_command import push
 from pa_middleware.replay_command import replay
 from pa_middleware.report_command import report
 from pa_middleware.trace_command import trace
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command()(attribute)
 app.command()(calibrate)
 app.command()(gain)
+app.command()(push)
 app.command()(replay)
 app.command()(report)
 app.command()(trace)

@@ -108,7 +108,7 @@ def test_an_unknown_run_is_refused_with_the_known_ones(trace_file: Path) -> None
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     result = _run("trace", tmp_path / "none.jsonl")
     assert result.exit_code == WRONG_USE
-    assert "which does not exist. Give a trace file or a folder" in words_of(result)
+    assert "does not exist. Give a trace file, or a folder" in words_of(result)
 
 
 @pytest.mark.parametrize("content", ["", "not a trace\n"])

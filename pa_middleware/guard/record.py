@@ -106,6 +106,11 @@ def find(records: Sequence[Record], message_id: str | None) -> Record | None:
     return next(matching, None)
 
 
+def latest(records: Sequence[Record]) -> dict[str | None, Record]:
+    """The latest record of every message, by its id: what `find` answers for each."""
+    return {record.get("id"): record for record in records if record.get("v") == 1}
+
+
 def asks_a_human(record: Record | None) -> bool:
     """Whether nothing of a step may run before a human has answered."""
     return record is not None and record["decision"] == "escalate" and record["mode"] == "enforce"

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolM
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from pa_middleware.guard.answers import answer_to, answered
-from pa_middleware.guard.record import Record, asks_a_human, find
+from pa_middleware.guard.record import Record, asks_a_human, latest
 
 SUPERSEDED = "No result is known: the conversation went on before this call was answered."
 
@@ -28,7 +28,8 @@ def close_superseded(
     Returns:
         The whole conversation, and the update for a reducer such as `add_messages`: empty if there is nothing to close.
     """
-    action = next((message for message in reversed(messages) if _was_asked_about(message, records)), None)
+    asked = {each for each, record in latest(records).items() if asks_a_human(record)}
+    action = next((message for message in reversed(messages) if message.id in asked and _calls(message)), None)
     if not isinstance(action, AIMessage):
         return list(messages), []
     after = messages[messages.index(action) + 1 :]
@@ -44,5 +45,5 @@ def close_superseded(
     return closed, [RemoveMessage(id=REMOVE_ALL_MESSAGES), *closed]  # an answer can only be put in by putting all anew
 
 
-def _was_asked_about(message: BaseMessage, records: Sequence[Record]) -> bool:
-    return isinstance(message, AIMessage) and bool(message.tool_calls) and asks_a_human(find(records, message.id))
+def _calls(message: BaseMessage) -> bool:
+    return isinstance(message, AIMessage) and bool(message.tool_calls)

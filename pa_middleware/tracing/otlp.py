@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,22 @@ class SpanRecord:
         """The attribute as a float, None if it is not there or no number."""
         value = self.attributes.get(name)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def trace_files(source: str | os.PathLike[str]) -> list[Path]:
+    """The file itself, or the .jsonl files of a directory, by name.
+
+    Raises FileNotFoundError if it does not exist, or is a directory without such files.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"{str(path)!r} does not exist. Give a trace file, or a folder of them")
+    if not path.is_dir():
+        return [path]
+    files = sorted(path.glob("*.jsonl"))
+    if not files:
+        raise FileNotFoundError(f"{str(path)!r} is a directory without .jsonl files. Record into it first")
+    return files
 
 
 def requests(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -23,7 +23,7 @@ from pa_middleware.tracing.assembling import (
     run_of,
     unfinished_step,
 )
-from pa_middleware.tracing.otlp import SpanRecord, parse, requests, spans
+from pa_middleware.tracing.otlp import SpanRecord, parse, requests, spans, trace_files
 from pa_middleware.tracing.runs import Run, TracedStep
 
 Source = str | os.PathLike[str]
@@ -55,7 +55,7 @@ class Reader:
 
     def __init__(self, path: Source | Sequence[Source]) -> None:
         sources = [path] if isinstance(path, str | os.PathLike) else list(path)
-        self._sources = {os.fspath(source): _files(Path(source)) for source in sources}
+        self._sources = {os.fspath(source): trace_files(source) for source in sources}
 
     def runs(self) -> Iterator[Run]:
         """The runs, in the order they began, each whole; those of which no step was told are left out.
@@ -160,17 +160,6 @@ def _begun(found: Iterable[SpanRecord]) -> dict[_Key, int]:
             start_ns = span.start_ns if span.name in _STEPS else 1 << 63
             begun[key] = min(start_ns, begun.get(key, start_ns))
     return begun
-
-
-def _files(source: Path) -> list[Path]:
-    if not source.is_dir():
-        if not source.exists():
-            raise FileNotFoundError(f"read() got {str(source)!r}, which does not exist. Give a trace file or a folder")
-        return [source]
-    files = sorted(source.glob("*.jsonl"))
-    if not files:
-        raise FileNotFoundError(f"read() got {str(source)!r}, a directory without .jsonl files. Record into it first")
-    return files
 
 
 def _check(source: str, files: Sequence[Path], *, readable: bool) -> None:

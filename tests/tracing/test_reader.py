@@ -200,7 +200,7 @@ def test_streamed_steps_have_their_candidates_and_those_without_an_end_come_last
 
 @pytest.mark.parametrize("read_it", [lambda reader: list(reader.runs()), lambda reader: list(reader.steps())])
 def test_a_reader_refuses_what_is_no_trace(tmp_path: Path, read_it: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"does not exist\. Give a trace file or a folder"):
+    with pytest.raises(FileNotFoundError, match=r"does not exist\. Give a trace file, or a folder"):
         Reader(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match="of which no line can be read"):
         read_it(Reader(_file(tmp_path, "nonsense")))

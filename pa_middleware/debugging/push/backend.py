@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import httpx
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -30,7 +31,7 @@ class Target:
 
     endpoint: str | None = None
     project: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_http: bool = False
 
 
@@ -55,6 +56,8 @@ class Backend(ABC):
     """False if scores go along as attributes of the spans only."""
     server: Server
     project: str
+    _patient = True
+    """Until a span did not come in spite of all waiting: the next ones are not waited for."""
 
     @abstractmethod
     def __init__(self, target: Target) -> None: ...
@@ -66,6 +69,10 @@ class Backend(ABC):
     @abstractmethod
     def post(self, scores: Sequence[Score]) -> Taken:
         """Post scores, so that those that are there already are replaced."""
+
+    def _early(self, answer: httpx.Response) -> bool:
+        """True if the span of a score is not there yet, as spans are taken in the background, and may come."""
+        return self._patient and answer.status_code == httpx.codes.NOT_FOUND
 
     def _send(self, path: str, request: ExportTraceServiceRequest, spans: int, **headers: str) -> Taken:
         """Send spans by OTLP, http/protobuf, with more headers (their underscores are dashes)."""

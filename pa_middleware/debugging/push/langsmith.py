@@ -49,12 +49,15 @@ class LangSmith(Backend):
         """Post scores as feedback; one with the same id is replaced."""
         taken = Taken()
         for score in scores:
-            answer = self.server.ask("POST", "/feedback", json=self._feedback(score), refusals=REFUSALS, early=_early)
+            answer = self.server.ask(
+                "POST", "/feedback", json=self._feedback(score), refusals=REFUSALS, early=self._early
+            )
             if answer.status_code == httpx.codes.CONFLICT:
                 answer = self.server.ask("PATCH", f"/feedback/{score.id}", json=_told(score), refusals=REFUSALS)
             if answer.is_success:
                 taken.count += 1
             else:
+                self._patient &= answer.status_code != httpx.codes.NOT_FOUND
                 taken.refuse(1, f"score of span {score.span_id}: {self.server.told(answer)}")
         return taken
 
@@ -104,10 +107,6 @@ def _told(score: Score) -> dict[str, Any]:
         "comment": score.explanation or None,
     }
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _early(answer: httpx.Response) -> bool:
-    return answer.status_code == httpx.codes.NOT_FOUND
 
 
 def _session(found: Any) -> str | None:

@@ -24,7 +24,10 @@ MOST = 100
 
 
 class Phoenix(Backend):
-    """Phoenix under an endpoint, a project of it, and a key if it wants one, each by its variable if not given."""
+    """Phoenix under an endpoint, a project of it, and a key if it wants one, each by its variable if not given.
+
+    A trace that Phoenix has stays in the project where it is.
+    """
 
     def __init__(self, target: Target) -> None:
         self.project = target.project or os.environ.get(PROJECT, "").strip() or names.SCOPE
@@ -51,11 +54,11 @@ class Phoenix(Backend):
         taken = Taken()
         for begin in range(0, len(scores), MOST):
             part = scores[begin : begin + MOST]
-            # Spans are taken in the background: they may not be there yet.
-            answer = self._annotate(part, lambda answer: answer.status_code == httpx.codes.NOT_FOUND)
+            answer = self._annotate(part, self._early)
             if answer.is_success:
                 taken.count += len(part)
                 continue
+            self._patient &= answer.status_code != httpx.codes.NOT_FOUND
             for score in part:  # one that is refused refuses all, so they go one by one
                 answer = self._annotate([score], lambda _: False)
                 if answer.is_success:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from pa_middleware.debugging.push.backend import Backend, Taken, Target
@@ -16,6 +15,7 @@ from pa_middleware.debugging.push.langsmith import LangSmith
 from pa_middleware.debugging.push.mlflow import MLflow
 from pa_middleware.debugging.push.otlp import Otlp
 from pa_middleware.debugging.push.phoenix import Phoenix
+from pa_middleware.tracing.otlp import trace_files
 
 BackendName = Literal["otlp", "phoenix", "langfuse", "langsmith", "mlflow"]
 BACKENDS: Mapping[BackendName, type[Backend]] = {
@@ -77,7 +77,8 @@ def push(
         raise PushError("neither spans nor scores are to be pushed; leave one of the two in")
     if not spans and not BACKENDS[to].takes_scores:
         raise PushError(f"{to} takes spans only, which carry the scores; leave the spans in")
-    files = list(_files([path] if isinstance(path, str | os.PathLike) else path))
+    sources = [path] if isinstance(path, str | os.PathLike) else path
+    files = [file for source in sources for file in trace_files(source)]
     backend = BACKENDS[to](Target(endpoint, project, dict(headers or {}), allow_http))
     taken = _Sum()
     with backend.server:
@@ -126,16 +127,3 @@ class _Sum:
         for reason in taken.reasons:
             if len(self._reasons) < MOST_REASONS:
                 self._reasons[reason] = None
-
-
-def _files(paths: Sequence[Source]) -> Iterator[Path]:
-    for path in map(Path, paths):
-        if not path.is_dir():
-            if not path.exists():
-                raise FileNotFoundError(f"push() got {str(path)!r}, which does not exist. Give a file or a folder")
-            yield path
-            continue
-        found = sorted(path.glob("*.jsonl"))
-        if not found:
-            raise FileNotFoundError(f"push() got {str(path)!r}, a directory without .jsonl files. Record into it first")
-        yield from found

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from debugging.push.recorded import write
 
 

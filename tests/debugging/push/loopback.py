@@ -64,6 +64,7 @@ def loopback(answer: Callable[[Asked], Answer] = lambda _: Answer()) -> Iterator
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def handle_any(self) -> None:
             parts = urlsplit(self.path)

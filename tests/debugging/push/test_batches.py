@@ -7,6 +7,7 @@ from pathlib import Path
 
 from debugging.push import recorded
 from debugging.push.recorded import RUN, attribute, line, span, write
+
 from pa_middleware.debugging.push.batches import LIMIT, batches
 
 
@@ -92,7 +93,7 @@ def test_malformed_spans_are_counted_and_the_others_kept(tmp_path: Path) -> None
 
 def test_a_malformed_resource_costs_its_spans_only(tmp_path: Path) -> None:
     told = json.loads(line(span(RUN, "run")))
-    told["resourceSpans"][0]["resource"] = "none"
+    told["resourceSpans"][0]["resource"] = {"attributes": 3}
     (batch,) = batches([write(tmp_path / "t.jsonl", json.dumps(told), line(span(RUN, "good")))])
     assert (batch.spans, batch.malformed) == (1, 1)
 

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from debugging.push import recorded
+
 from pa_middleware.debugging.push.scores import LONGEST, Score, scores
 from pa_middleware.tracing.otlp import SpanRecord
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from email.utils import format_datetime
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-
 from debugging.push.loopback import Answer, Asked, Loopback, loopback
+
 from pa_middleware.debugging.push import Pushed, PushError, push
 from pa_middleware.debugging.push.server import TRIES
 
@@ -18,10 +18,6 @@ KEY = "key-that-nobody-may-see"
 
 def send(server: Loopback, trace: Path, **more: str) -> Pushed:
     return push(trace, "otlp", endpoint=server.url, headers={"x-api-key": KEY, **more})
-
-
-def answering(*answers: Answer) -> list[Answer]:
-    return list(answers)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
@@ -70,9 +66,9 @@ def test_a_request_that_is_refused_is_not_sent_again_and_counts(trace: Path, sta
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_says_which_variable_to_check_and_not_the_key(trace: Path, status: int) -> None:
-    with loopback(lambda _: Answer(status, {"detail": f"bad key {KEY}"})) as server:
-        with pytest.raises(PushError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
-            send(server, trace)
+    echo = Answer(status, {"detail": f"bad key {KEY}"})
+    with loopback(lambda _: echo) as server, pytest.raises(PushError, match="OTEL_EXPORTER_OTLP_HEADERS") as caught:
+        send(server, trace)
     assert len(server.asked) == 1
     assert KEY not in str(caught.value)
     assert KEY not in repr(caught.value.__cause__)
@@ -89,9 +85,9 @@ def test_an_answer_with_the_key_in_it_is_not_repeated(trace: Path, monkeypatch: 
 
 def test_redirects_are_not_followed(trace: Path) -> None:
     with loopback() as other:
-        with loopback(lambda _: Answer(307, headers={"location": other.url})) as server:
-            with pytest.raises(PushError, match="redirects to"):
-                send(server, trace)
+        away = Answer(307, headers={"location": other.url})
+        with loopback(lambda _: away) as server, pytest.raises(PushError, match="redirects to"):
+            send(server, trace)
     assert other.asked == []
 
 
