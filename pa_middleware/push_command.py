@@ -37,7 +37,9 @@ def push(
         bool, typer.Option("--allow-http", help="Allow plain http to another machine, in a network you trust.")
     ] = False,
 ) -> None:
-    """Send recorded spans to a backend and post their scores by its own API; twice does no more than once.
+    """Send recorded spans to a backend and post their scores by its own API.
+
+    Twice does no more than once; with otlp, as far as what takes the spans keeps one for each id.
 
     All spans are sent as they are: content that was recorded goes along. Keys are read from the backend's variables:
     PHOENIX_API_KEY, LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, LANGSMITH_API_KEY, MLFLOW_TRACKING_TOKEN,
@@ -73,9 +75,9 @@ def push(
     posted = "their scores as attributes" if to == "otlp" else f"{pushed.scores:,} scores"
     _say(f"{would} {pushed.spans:,} spans and {posted} to {where}.")
     if pushed.skipped:
-        _say(f"{pushed.skipped:,} spans are malformed and were left out.")
+        _say(f"Malformed spans, left out: {pushed.skipped:,}.")
     if pushed.failed:
-        _say(f"{pushed.failed:,} spans or scores were refused:", *pushed.reasons)
+        _say(f"Refused spans or scores: {pushed.failed:,}.", *pushed.reasons)
     if pushed.failed or pushed.skipped:
         raise typer.Exit(FAILED)
 
@@ -86,7 +88,7 @@ def _headers(given: Iterable[str]) -> dict[str, str]:
         name, equals, value = each.partition("=")
         if not (equals and name.strip()):  # it may hold a key, and is not repeated
             raise typer.BadParameter("one of them is no key=value", param_hint="--headers")
-        found[name.strip().lower()] = value.strip()
+        found[name.strip()] = value.strip()
     return found
 
 

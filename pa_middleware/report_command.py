@@ -49,12 +49,14 @@ def report(
     from pa_middleware.debugging.labelled import label_runs
     from pa_middleware.debugging.report import write_report
     from pa_middleware.tracing import Reader
+    from pa_middleware.tracing.otlp import trace_files
     from pa_middleware.tracing.visible import visible
 
     if (rule == "first_below") != (threshold is not None):
         raise typer.BadParameter("goes with --rule first_below; give both, or neither", param_hint="--threshold")
     try:
         reader = Reader(traces)
+        read = [file for each in traces for file in trace_files(each)]
     except OSError as error:
         raise typer.BadParameter(visible(str(error)), param_hint="TRACES") from error
     files = [labels] if labels is not None else [found for each in traces if (found := each / LABELS).is_file()]
@@ -62,10 +64,12 @@ def report(
         counted = _Counted(label_runs(reader.runs(), [label for file in files for label in read_labels(file)]))
     except (OSError, CalibrationError) as error:
         raise typer.BadParameter(visible(str(error)), param_hint="--labels") from error
+    if out.exists() and any(out.samefile(file) for file in (*read, *files)):
+        raise typer.BadParameter(f"{visible(str(out))!r} is one of the files to read; give another", param_hint="--out")
     try:
         written = write_report(counted.at_least_one(), out, rule=rule, threshold=threshold, title=title, app=app)
     except AttributionError as error:
-        raise typer.BadParameter(visible(str(error)), param_hint="--threshold") from error
+        raise typer.BadParameter(visible(str(error)), param_hint="--rule and --threshold") from error
     except ValueError as error:
         raise typer.BadParameter(visible(str(error)), param_hint="TRACES") from error
     except OSError as error:
@@ -86,11 +90,14 @@ class _Counted:
         self.labelled = 0
 
     def at_least_one(self) -> Iterator[Run]:
-        """Raises ValueError if there is none."""
+        """Raises ValueError if there is none, or if they cannot be read."""
         run = None
-        for run in self._runs:
-            self.labelled += run.success is not None
-            yield run
+        try:
+            for run in self._runs:
+                self.labelled += run.success is not None
+                yield run
+        except OSError as error:
+            raise ValueError(str(error)) from error
         if run is None:
             raise ValueError("no step of a guard in these traces; give what record(...) wrote of a guarded agent")
 
@@ -98,7 +105,7 @@ class _Counted:
 def _say(words: str) -> None:
     from pa_middleware.tracing.visible import visible
 
-    Console().print(Text(visible(words)))
+    Console(soft_wrap=True).print(Text(visible(words)))
 
 
 def _number(number: int, word: str) -> str:

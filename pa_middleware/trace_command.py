@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +23,7 @@ _KNOWN = 20
 def trace(
     files: Annotated[list[Path], typer.Argument(help="Trace files, or folders of them, as record(...) writes them.")],
     *,
-    run: Annotated[str, typer.Option(help="Only the run with this conversation or trace id.")] = "",
+    run: Annotated[str, typer.Option(help="Only the run with this conversation id, trace id, or id of its own.")] = "",
     last: Annotated[int, typer.Option(min=0, help="Only the last so many runs; 0 shows all.")] = 0,
     rule: Annotated[
         Literal["lowest", "lowest_sum", "sharpest_fall", "first_below"], typer.Option(help="What makes a step suspect.")
@@ -35,6 +37,8 @@ def trace(
     from pa_middleware.debugging.table import render
     from pa_middleware.tracing import Reader
 
+    if isinstance(sys.stdout, TextIOWrapper):  # what a model wrote may be in no encoding that the terminal knows
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console()
     shown = 0
     try:
@@ -43,7 +47,7 @@ def trace(
             console.print(render(each, explain(each, rule, threshold=threshold)))
             shown += 1
     except AttributionError as error:
-        raise typer.BadParameter(str(error), param_hint="--rule") from error
+        raise typer.BadParameter(str(error), param_hint="--rule, --threshold") from error
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="FILES") from error
     if not shown:
@@ -52,14 +56,16 @@ def trace(
 
 def _only(runs: Iterator[Run], name: str) -> Iterator[Run]:
     """The runs that have this name, at least one."""
+    from pa_middleware.tracing.visible import visible
+
     others: dict[str, None] = {}
     found = False
     for run in runs:
-        if name in (run.conversation_id, run.trace_id):
+        if name in (run.conversation_id, run.trace_id, run.id):
             found = True
             yield run
         elif len(others) <= _KNOWN:
-            others[run.conversation_id or run.trace_id] = None
+            others[visible(run.conversation_id or run.trace_id)] = None
     if not found:
         known = ", ".join(list(others)[:_KNOWN]) + (", ..." if len(others) > _KNOWN else "")
         raise typer.BadParameter(f"no run {name!r}; the runs are: {known}", param_hint="--run")

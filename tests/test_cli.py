@@ -11,7 +11,7 @@ from commands import run as run_command
 from commands import words_of
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, StateGraph
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 from pa_middleware import Guard, GuardState, Rules, Step, StepScore, record
 from pa_middleware.cli import app
@@ -32,25 +32,26 @@ class _Always:
         ]
 
 
-@pytest.fixture
-def trace_file(tmp_path: Path) -> Path:
-    """Three runs of one step each, in conversations a, b and c."""
+def _recorded(file: Path, *threads: str) -> Path:
+    """A trace file of a run of one step for each thread."""
 
     def agent(state: GuardState) -> dict[str, list[AIMessage]]:
         return {"messages": [AIMessage("It is done.")]}
 
     builder = StateGraph(GuardState)
-    file = tmp_path / "trace.jsonl"
     with record(file):
         builder.add_node("agent", Guard(_Always(), Rules(threshold=-0.5, on_low="flag", mode="enforce")).node(agent))
         builder.add_edge(START, "agent")
         graph = builder.compile()
-        for conversation in "abc":
-            graph.invoke(
-                {"messages": [HumanMessage("go")], "pa": []},
-                {"configurable": {"thread_id": f"conversation-{conversation}"}},
-            )
+        for thread in threads:
+            graph.invoke({"messages": [HumanMessage("go")], "pa": []}, {"configurable": {"thread_id": thread}})
     return file
+
+
+@pytest.fixture
+def trace_file(tmp_path: Path) -> Path:
+    """Three runs of one step each, in conversations a, b and c."""
+    return _recorded(tmp_path / "trace.jsonl", *(f"conversation-{each}" for each in "abc"))
 
 
 def _run(*arguments: object) -> Result:
@@ -87,9 +88,16 @@ def test_trace_reads_folders(trace_file: Path) -> None:
     assert _conversations(_run("trace", trace_file.parent)) == ["a", "b", "c"]
 
 
-def test_trace_shows_one_run_by_conversation_or_trace_id(trace_file: Path) -> None:
+def test_trace_shows_one_run_by_an_id_of_its_own_or_of_its_conversation_or_trace(trace_file: Path) -> None:
     assert _conversations(_run("trace", trace_file, "--run", "conversation-b")) == ["b"]
     assert _conversations(_run("trace", trace_file, "--run", read(trace_file)[2].trace_id)) == ["c"]
+    assert _conversations(_run("trace", trace_file, "--run", read(trace_file)[0].id)) == ["a"]
+
+
+def test_trace_shows_in_any_encoding_what_was_told_in_another(tmp_path: Path) -> None:
+    result = CliRunner(charset="ascii").invoke(app, ["trace", str(_recorded(tmp_path / "run.jsonl", "日本"))])
+    assert result.exit_code == 0, result.output
+    assert "conversation \\u65e5\\u672c" in result.output
 
 
 @pytest.mark.parametrize(("last", "shown"), [(0, "abc"), (1, "c"), (2, "bc"), (9, "abc")])
@@ -103,6 +111,12 @@ def test_an_unknown_run_is_refused_with_the_known_ones(trace_file: Path) -> None
     words = words_of(result)
     assert "Invalid value for --run: no run 'nobody'" in words
     assert "the runs are: conversation-a, conversation-b, conversation-c" in words
+
+
+def test_what_a_conversation_is_called_steers_no_terminal(tmp_path: Path) -> None:
+    result = _run("trace", _recorded(tmp_path / "run.jsonl", "\x1b[31mred"), "--run", "nobody")
+    assert "the runs are: \\x1b[31mred" in words_of(result)
+    assert "\x1b[31m" not in result.output
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

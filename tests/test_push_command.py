@@ -74,7 +74,7 @@ def test_what_was_refused_or_left_out_is_told_and_fails_the_command(tmp_path: Pa
     with loopback(answer) as server:
         result = run(app, path, "--to", "otlp", "--endpoint", server.url)
     assert result.exit_code == 1
-    assert "1 spans are malformed" in words_of(result)
+    assert "Malformed spans, left out: 1." in words_of(result)
     assert "too odd" in words_of(result)
 
 

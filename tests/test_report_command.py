@@ -116,4 +116,22 @@ def test_traces_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_refused(traces: Path, tmp_path: Path) -> None:
-    _refused(run_command(_app, traces, "--out", tmp_path), "Invalid value for --out")
+    for out in (tmp_path, "."):
+        result = run_command(_app, traces, "--out", out)
+        _refused(result, "Invalid value for --out")
+        _refused(result, "is there and no file")
+
+
+def test_a_file_that_is_read_is_not_written(traces: Path) -> None:
+    labels = traces / "labels.csv"
+    labels.write_text("run,success\na,1\n", encoding="utf-8")
+    [trace] = traces.glob("*.jsonl")
+    before = trace.read_bytes()
+    for out in (trace, labels):
+        _refused(run_command(_app, traces, "--out", out), "is one of the files to read")
+    assert trace.read_bytes() == before
+
+
+def test_a_trace_that_cannot_be_opened_is_named_as_such(traces: Path, tmp_path: Path) -> None:
+    (traces / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    _refused(run_command(_app, traces, "--out", tmp_path / "report.html"), "Invalid value for TRACES")

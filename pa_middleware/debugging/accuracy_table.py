@@ -16,10 +16,10 @@ def render(found: Accuracy) -> RenderableType:
 
 
 def _runs(found: Accuracy) -> Text:
-    line = f"{found.runs} runs, {found.actions} actions of agents"
+    line = f"{_count(found.runs, 'run')}, {_count(found.actions, 'action')} of agents"
     line += "".join(f"; without a score: {count} {why}" for why, count in found.unscored.items())
     return Text(
-        f"{line}.\n{found.truncated} actions were scored without the oldest part of what the agent saw.\n"
+        f"{line}.\n{_count(found.truncated, 'action')} scored without the oldest part of what the agent saw.\n"
         f"Labels at a message that is no action: {found.labels_at_no_action}; at one without a score: "
         f"{found.labels_unscored}. Both are misses."
     )
@@ -66,6 +66,10 @@ def _table(title: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="")
     table.add_column("named by", no_wrap=True)
     return table
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _percent(share: Share) -> str:

@@ -31,7 +31,7 @@ class Attribution:
     """Most suspect first; their `step` is an index into the run's steps. Empty if the rule suspects none."""
     confidence: float | None
     """Share of bootstraps over the steps' tokens in which the first suspect stays first: on how many tokens the
-    suspicion rests, and no probability of being right, than which it is lower. None without the log-ratio of every
+    suspicion rests, and no probability of being right. None for a single scored step, without the log-ratio of every
     token of every scored step, or where scores are no sum or mean over tokens."""
     stands_out: bool
     """The first suspect has the lowest score (`sharpest_fall`: the sharpest fall), and the gap to the next is wider
@@ -74,7 +74,8 @@ def _standing(run: Run, rule: Rule, suspects: tuple[Suspect, ...]) -> tuple[bool
         named = run.steps[suspects[0].step]
         return False, f"no step stands out: {said}, lower than step {named.index} with {named.score:+.3g}"
     if len(evidence) < FEWEST:
-        return False, f"no step stands out: {said}; it takes {FEWEST} scores to tell"
+        needed = FEWEST + (rule == "sharpest_fall")
+        return False, f"no step stands out: {said}; it takes {needed} scores to tell"
     following, gap = run.steps[evidence[1][0]], evidence[1][1] - value
     if gap <= max(_rounding(step), _rounding(following)):
         return False, f"no step stands out: {said}; step {following.index} is equal but for rounding"
@@ -99,6 +100,8 @@ def _rounding(step: TracedStep) -> float:
 
 def _confidence(run: Run, rule: Rule, first: int, threshold: float | None) -> float | None:
     scored = _scores(run)
+    if len(scored) == 1:  # it would be first whatever its tokens say
+        return None
     tokens: list[tuple[float, ...]] = []
     for place, _ in scored:
         selected = run.steps[place].selected

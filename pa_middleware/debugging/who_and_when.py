@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _HUMANS = frozenset({"human", "user"})
+_DIGITS = 100
+"""Far more than an index has; Python refuses to read thousands."""
 _TOOLS = frozenset({"computerterminal", "terminal", "tool", "system"})
 
 
@@ -75,8 +77,8 @@ def read_labelled_runs(path: str | os.PathLike[str]) -> list[LabelledRun]:
 
 def _read(file: Path) -> LabelledRun:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        told = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise LabelledRunError(f"{str(file)!r} is no JSON: {error}") from error
     if not isinstance(told, dict):
         raise _wrong(file, "it", told, "a JSON object of one run")
@@ -111,7 +113,7 @@ def _message(file: Path, number: int, message: object) -> Message:
 def _step(value: object) -> int | None:
     """A whole number from 0 on, which some files write as text; else None."""
     if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
+        return int(value) if len(value) < _DIGITS else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

@@ -6,31 +6,29 @@ messages that were told in a span that is lost.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.otlp import SpanRecord
-from pa_middleware.tracing.runs import Run, TracedCall, TracedCandidate, TracedMessage, TracedStep
+from pa_middleware.tracing.runs import Run, TracedCandidate, TracedStep
+from pa_middleware.tracing.spelled import Spelled
 
-LOST = TracedMessage("", "")
-"""Stands for a message that no span of the trace spells out."""
-
-Messages = dict[str, TracedMessage]
-"""Messages of a trace by their digest."""
+RunKey = tuple[str, str]
+"""Which run: the trace it began in, and its conversation, of which a trace may hold several."""
 
 
-def run_of(span: SpanRecord) -> tuple[str, str]:
-    """Which run a span belongs to: the trace it began in, and its conversation, of which a trace may hold several."""
+def run_of(span: SpanRecord) -> RunKey:
+    """The run that a span belongs to."""
     return span.text(names.RUN_TRACE) or span.trace_id, span.text(names.CONVERSATION_ID)
 
 
 def assemble_run(trace_id: str, spans: Iterable[SpanRecord]) -> Run:
     """The run that these spans tell. It may have no steps.
 
-    A step that is there twice (same index and tool calls) after a resume is given once, as told last.
+    A step that is there twice after a resume (same index, task and tool calls, or the same answer) is given once, as
+    told last.
     """
     told = sorted(spans, key=lambda span: (span.start_ns, span.span_id))
     scored: dict[str, list[SpanRecord]] = defaultdict(list)
@@ -43,14 +41,12 @@ def assemble_run(trace_id: str, spans: Iterable[SpanRecord]) -> Run:
             guards[span.span_id] = span
         elif span.name == names.REVIEW_SPAN:
             reviews[span.text(names.REVIEW_OF)] = span.texts(names.REVIEW_DECISIONS)
-    messages: Messages = {}
-    tools = ""
+    spelled = Spelled()
     steps: list[TracedStep] = []
     for guard in guards.values():
-        collect_messages(guard, messages)
+        spelled.take(guard)
     for span_id, guard in guards.items():
-        tools = guard.text(names.TOOL_DEFINITIONS) or tools
-        step = assemble_step(guard, scored.get(span_id, ()), messages, tools)
+        step = assemble_step(guard, scored.get(span_id, ()), spelled)
         steps.append(replace(step, review=reviews[span_id]) if span_id in reviews else step)
     steps += [unfinished_step(parent, found) for parent, found in scored.items() if parent not in guards]
     return Run(
@@ -61,10 +57,8 @@ def assemble_run(trace_id: str, spans: Iterable[SpanRecord]) -> Run:
     )
 
 
-def assemble_step(
-    span: SpanRecord, scored: Iterable[SpanRecord], messages: Mapping[str, TracedMessage], tools: str
-) -> TracedStep:
-    """A step from its guard span and score spans; `messages` and `tools` are what its trace told up to here."""
+def assemble_step(span: SpanRecord, scored: Iterable[SpanRecord], spelled: Spelled) -> TracedStep:
+    """A step from its guard span and score spans; `spelled` is what its run spelled out up to here."""
     return TracedStep(
         index=span.integer(names.STEP_INDEX) or 0,
         attempt=span.integer(names.STEP_ATTEMPT) or 1,
@@ -85,32 +79,32 @@ def assemble_step(
         tiers=span.texts(names.ACTION_TIERS),
         p_success=span.real(names.P_SUCCESS),
         end_ns=span.end_ns,
-        history=tuple(messages.get(digest, LOST) for digest in span.texts(names.HISTORY)),
-        tool_definitions=tools if names.HISTORY in span.attributes else "",
+        history=spelled.history(span),
+        tool_definitions=spelled.definitions(span),
     )
 
 
 def unfinished_step(span_id: str, scored: Sequence[SpanRecord]) -> TracedStep:
     """A step whose guard span was never written: all that is known of it are its candidates."""
-    step = assemble_step(replace(scored[0], span_id=span_id), scored, {}, "")
+    step = assemble_step(replace(scored[0], span_id=span_id), scored, Spelled())
     return replace(
         step, score=None, threshold=None, error=None, action_kind="", tool_names=(), end_ns=None, attributes={}
     )
 
 
-def collect_messages(span: SpanRecord, messages: Messages) -> None:
-    """Add the messages that a guard span spells out."""
-    for digest, spelled in zip(span.texts(names.HISTORY_NEW), span.texts(names.HISTORY_MESSAGES), strict=False):
-        messages[digest] = _message(spelled)
-
-
 def _last_told(steps: Iterable[TracedStep]) -> tuple[TracedStep, ...]:
     last: dict[tuple[object, ...], TracedStep] = {}
     for step in sorted(steps, key=lambda step: (step.start_ns, step.attempt, step.span_id)):
-        # Without calls to tell them apart, the steps of parallel nodes differ by their task, which a resume keeps.
-        task = None if step.tool_call_ids else step.attributes.get(names.LANGGRAPH_TASK_ID)
-        last[step.index, step.tool_call_ids, task, bool(step.decision)] = step
+        last[step.index, bool(step.decision), *_identity(step)] = step
     return tuple(sorted(last.values(), key=lambda step: (step.start_ns, step.span_id)))
+
+
+def _identity(step: TracedStep) -> tuple[object, ...]:
+    """What a step keeps when it is told again, and what tells it from steps of the same index elsewhere in the run."""
+    task = step.attributes.get(names.LANGGRAPH_TASK_ID)
+    if task or any(step.tool_call_ids):
+        return task, step.tool_call_ids
+    return (step.attributes.get(names.RESPONSE_ID) or step.span_id,)
 
 
 def _candidate(span: SpanRecord) -> TracedCandidate:
@@ -139,31 +133,3 @@ def _candidate(span: SpanRecord) -> TracedCandidate:
         reference_log_prob=span.real(names.REFERENCE_LOG_PROB),
         least_margin=span.real(names.LEAST_MARGIN),
     )
-
-
-def _message(spelled: str) -> TracedMessage:
-    try:
-        told = json.loads(spelled)
-    except (ValueError, RecursionError):
-        return LOST
-    parts = told.get("parts") if isinstance(told, dict) else None
-    if not isinstance(parts, list):
-        return LOST
-    texts: list[str] = []
-    calls: list[TracedCall] = []
-    reasoning = answers = ""
-    for part in parts:
-        match part:
-            case {"type": "text", "content": content}:
-                texts.append(str(content))
-            case {"type": "reasoning", "content": content}:
-                reasoning += str(content)
-            case {"type": "tool_call_response", "response": response}:
-                texts.append(str(response))
-                answers = str(part.get("id") or "")
-            case {"type": "tool_call", "name": name}:
-                arguments = json.dumps(part.get("arguments"), ensure_ascii=False)
-                calls.append(TracedCall(str(part.get("id") or ""), str(name), arguments))
-            case {"type": kind}:
-                texts.append(f"[{kind}]")
-    return TracedMessage(str(told.get("role") or ""), "".join(texts), reasoning, tuple(calls), answers)

@@ -24,7 +24,7 @@ _in_process: list[OpenRecording] = []
 def opened(provider: TracerProvider) -> OpenRecording:
     """Enter a recording that was just opened; hand the answer to `closed` later."""
     entry = OpenRecording(provider)
-    _in_context.set((*_in_context.get(), entry))
+    _in_context.set((*(other for other in _in_context.get() if other.provider is not None), entry))
     _in_process.append(entry)
     return entry
 

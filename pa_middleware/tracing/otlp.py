@@ -80,7 +80,7 @@ def requests(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def parse(line: bytes) -> dict[str, Any]:
     """A line as a JSON object that holds OTLP spans; empty if it is none."""
     try:
-        request = json.loads(line.decode("utf-8", "replace"))
+        request = json.loads(line.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
         return {}
     holds = isinstance(request, dict) and isinstance(request.get("resourceSpans"), list)

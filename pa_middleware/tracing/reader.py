@@ -7,35 +7,24 @@ graph was interrupted and resumed, the same span twice, NaN.
 from __future__ import annotations
 
 import os
-from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pa_middleware.tracing import conventions as names
-from pa_middleware.tracing.assembling import (
-    Messages,
-    assemble_run,
-    assemble_step,
-    collect_messages,
-    run_of,
-    unfinished_step,
-)
-from pa_middleware.tracing.otlp import SpanRecord, parse, requests, spans, trace_files
+from pa_middleware.tracing.assembling import RunKey, assemble_run, assemble_step, run_of, unfinished_step
+from pa_middleware.tracing.lines import Lines, Place, enter
+from pa_middleware.tracing.otlp import SpanRecord, requests, spans, trace_files
 from pa_middleware.tracing.runs import Run, TracedStep
+from pa_middleware.tracing.shown import MAX_MESSAGES, MAX_TOLD
+from pa_middleware.tracing.spelled import Spelled
 
 Source = str | os.PathLike[str]
-_Key = tuple[str, str]
-"""What `run_of` answers."""
 
-_STEPS = frozenset({names.GUARD_SPAN, names.SCORE_SPAN})
-_OURS = _STEPS | {names.RUN_SPAN, names.REVIEW_SPAN}
-_TRACES = 64
-"""Traces whose messages are at hand while steps are streamed."""
-_MESSAGES = 4096
-"""Messages of a trace that are at hand while steps are streamed."""
+_RUNS = 64
+"""Runs whose messages are at hand while steps are streamed."""
+_MESSAGES = MAX_TOLD + MAX_MESSAGES
+"""Messages of a run that are at hand while steps are streamed: no more go untold by one who tells."""
 
 
 def read(path: Source | Sequence[Source]) -> list[Run]:
@@ -63,59 +52,50 @@ class Reader:
         Files are read twice: once for an index, of some bytes a line, and once run by run. In memory are the index and
         one run.
         """
-        index = self._index()
-        files = [file for found in self._sources.values() for file in found]
-        with ExitStack() as opened:
-            handles = [opened.enter_context(file.open("rb")) for file in files]
-            for key, place in sorted(index.items(), key=lambda each: (each[1].start_ns, each[0])):
-                told: dict[tuple[str, str], SpanRecord] = {}
-                for number, offset in zip(place.files, place.offsets, strict=True):
-                    handles[number].seek(offset)
-                    for span in spans(parse(handles[number].readline())):
-                        if span.name in _OURS and run_of(span) == key:
-                            told[span.trace_id, span.span_id] = span
-                run = assemble_run(key[0], told.values())
-                if run.steps:
-                    yield run
+        places = self._places()
+        lines = Lines([file for found in self._sources.values() for file in found])
+        for key, place in sorted(places.items(), key=lambda each: (each[1].start_ns, each[0])):
+            told = {(span.trace_id, span.span_id): span for span in lines.spans(key, place)}
+            run = assemble_run(key[0], told.values())
+            if run.steps:
+                yield run
 
     def steps(self) -> Iterator[tuple[str, TracedStep]]:
         """Trace id of its run and step of every step, as they stand in the files; a step without an end comes last.
 
-        Files are read once. In memory are the steps that have not ended and the latest messages of the latest traces,
-        so that a history may lack old ones. A step told twice is given twice.
+        Files are read once. In memory are the steps that have not ended and the latest messages of the latest runs, so
+        that a history may lack old ones. A step told twice is given twice.
         """
         scored: dict[tuple[str, str], list[SpanRecord]] = defaultdict(list)
-        traces: OrderedDict[str, _Trace] = OrderedDict()
+        spelled: OrderedDict[RunKey, Spelled] = OrderedDict()
         for span in self._spans():
             if span.name == names.SCORE_SPAN:
                 scored[span.trace_id, span.parent_id].append(span)
             elif span.name == names.GUARD_SPAN:
-                trace = traces.setdefault(span.trace_id, _Trace())
-                traces.move_to_end(span.trace_id)
-                if len(traces) > _TRACES:
-                    traces.popitem(last=False)
-                trace.take(span)
+                key = run_of(span)
+                known = spelled.setdefault(key, Spelled())
+                spelled.move_to_end(key)
+                if len(spelled) > _RUNS:
+                    spelled.popitem(last=False)
+                known.take(span)
                 candidates = scored.pop((span.trace_id, span.span_id), ())
-                yield run_of(span)[0], assemble_step(span, candidates, trace.messages, trace.tools)
+                yield key[0], assemble_step(span, candidates, known)
+                known.keep(_MESSAGES)
         for (_, parent), left in scored.items():
             yield run_of(left[0])[0], unfinished_step(parent, left)
 
-    def _index(self) -> dict[_Key, _Place]:
-        index: dict[_Key, _Place] = {}
+    def _places(self) -> dict[RunKey, Place]:
+        places: dict[RunKey, Place] = {}
         number = 0
         for source, files in self._sources.items():
             readable = False
             for file in files:
                 for offset, request in requests(file):
                     readable = True
-                    for key, start_ns in _begun(spans(request)).items():
-                        place = index.setdefault(key, _Place())
-                        place.files.append(number)
-                        place.offsets.append(offset)
-                        place.start_ns = min(place.start_ns, start_ns)
+                    enter(places, number, offset, request)
                 number += 1
             _check(source, files, readable=readable)
-        return index
+        return places
 
     def _spans(self) -> Iterator[SpanRecord]:
         for source, files in self._sources.items():
@@ -127,45 +107,10 @@ class Reader:
             _check(source, files, readable=readable)
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where the spans of one run are."""
-
-    start_ns: int = 1 << 63
-    """Of its first step."""
-    files: array[int] = field(default_factory=lambda: array("L"))
-    offsets: array[int] = field(default_factory=lambda: array("Q"))
-
-
-@dataclass(slots=True)
-class _Trace:
-    """What one trace told so far of what its model was shown."""
-
-    messages: Messages = field(default_factory=dict)
-    tools: str = ""
-
-    def take(self, span: SpanRecord) -> None:
-        collect_messages(span, self.messages)
-        self.tools = span.text(names.TOOL_DEFINITIONS) or self.tools
-        while len(self.messages) > _MESSAGES:
-            del self.messages[next(iter(self.messages))]
-
-
-def _begun(found: Iterable[SpanRecord]) -> dict[_Key, int]:
-    """The runs that spans of ours belong to, and when the first step among them started."""
-    begun: dict[_Key, int] = {}
-    for span in found:
-        if span.name in _OURS:
-            key = run_of(span)
-            start_ns = span.start_ns if span.name in _STEPS else 1 << 63
-            begun[key] = min(start_ns, begun.get(key, start_ns))
-    return begun
-
-
 def _check(source: str, files: Sequence[Path], *, readable: bool) -> None:
     if not readable:
         where = "no line" if len(files) == 1 else f"no line of its {len(files)} .jsonl files"
         raise ValueError(
-            f"read() got {source!r}, of which {where} can be read as OTLP-JSON spans. Give a file that "
-            "pa_middleware.record() or another OTLP-JSON file exporter wrote"
+            f"{source!r}: {where} can be read as OTLP-JSON spans. Give a file that pa_middleware.record() or another "
+            "OTLP-JSON file exporter wrote"
         )

@@ -49,8 +49,8 @@ def tell_review(
         above = live or anchored or trace.INVALID_SPAN
         if anchored is not None and parent.trace_of(anchored) != parent.trace_of(above):
             told[names.RUN_TRACE] = parent.trace_of(anchored)
-        if (tracer := sink.tracer()) is not None:
-            context = trace.set_span_in_context(above)
+        if (provider := sink.provider()) is not None:
+            tracer, context = provider.get_tracer(names.SCOPE), trace.set_span_in_context(above)
             tracer.start_span(names.REVIEW_SPAN, context=context, attributes=told, links=links).end()
     with sink.quiet:
         sink.instruments().reviewed(make.texts(decisions))

@@ -1,8 +1,9 @@
-"""What the model was shown, as span attributes: each message spelled out once in a trace, later named by its digest.
+"""What the model was shown, as span attributes: each message spelled out once in a run, later named by its digest.
 
 A conversation grows by a few messages a step. Spelled out anew in every span it would make a trace grow with the square
 of its steps; spelled out as differences it would be lost where an agent trims or rewrites its history. So a span lists
-the digests of all messages, in order, and the text of those that this process has not told in the trace yet.
+the digests of all messages, in order, and the text of those that were not told in the run yet. So it does with the
+tools. A run is a conversation in a trace, as it is for the reader.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -24,66 +25,77 @@ if TYPE_CHECKING:
 
 MAX_MESSAGES = 1024
 """Latest messages of a history that are listed."""
-MAX_TRACES = 256
-"""Traces whose told messages are remembered; a trace that was forgotten is told again."""
+MAX_RUNS = 256
+"""Runs of which is remembered what was told; to a run that was forgotten it is told again."""
+MAX_TOLD = 4096
+"""Texts of a run that are remembered; beyond, all are forgotten and told again."""
 
-_ROLES = {"human": "user", "ai": "assistant"}
-_TOOLS = "tools"
+_ROLES = {
+    "human": "user",
+    "HumanMessageChunk": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "SystemMessageChunk": "system",
+    "ToolMessageChunk": "tool",
+}
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 class Told:
-    """Which messages were told in which trace; usable from several threads at once."""
+    """Which messages and tools were told in which run; usable from several threads at once."""
 
     def __init__(self) -> None:
-        self._traces: OrderedDict[int, set[str]] = OrderedDict()
+        self._runs: OrderedDict[Hashable, set[str]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def attributes(self, trace_id: int, messages: Sequence[BaseMessage], tools: Sequence[Tool]) -> Attributes:
-        """Attributes of a span of this trace whose model was shown these messages and tools."""
+    def attributes(self, run: Hashable, messages: Sequence[BaseMessage], tools: Sequence[Tool]) -> Attributes:
+        """Attributes of a span of this run whose model was shown these messages and tools."""
         spelled = [_spelled(message) for message in messages[-MAX_MESSAGES:]]
         digests = [_digest(message) for message in spelled]
         definitions = _definitions(tools)
-        told = self._of(trace_id)
+        of_tools = _digest(definitions)
         with self._lock:
+            told = self._of(run)
             new = {digest: message for digest, message in zip(digests, spelled, strict=True) if digest not in told}
-            told.update(new)
-            same_tools = f"{_TOOLS}{_digest(definitions)}" in told
-            if not same_tools:
-                told.difference_update([each for each in told if each.startswith(_TOOLS)])
-                told.add(f"{_TOOLS}{_digest(definitions)}")
-        attributes: Attributes = {names.HISTORY: digests}
-        if new:
-            attributes |= {names.HISTORY_NEW: list(new), names.HISTORY_MESSAGES: list(new.values())}
-        if not same_tools:
-            attributes[names.TOOL_DEFINITIONS] = definitions
+            attributes: Attributes = {names.HISTORY: digests, names.TOOLS: of_tools}
+            if new:
+                attributes |= {names.HISTORY_NEW: list(new), names.HISTORY_MESSAGES: list(new.values())}
+            if of_tools not in told:
+                attributes[names.TOOL_DEFINITIONS] = definitions
+            told.update(new, [of_tools])
         return attributes
 
-    def _of(self, trace_id: int) -> set[str]:
-        with self._lock:
-            told = self._traces.setdefault(trace_id, set())
-            self._traces.move_to_end(trace_id)
-            if len(self._traces) > MAX_TRACES:
-                self._traces.popitem(last=False)
-            return told
+    def _of(self, run: Hashable) -> set[str]:
+        told = self._runs.setdefault(run, set())
+        self._runs.move_to_end(run)
+        if len(self._runs) > MAX_RUNS:
+            self._runs.popitem(last=False)
+        if len(told) > MAX_TOLD:
+            told.clear()
+        return told
 
 
 def _spelled(message: BaseMessage) -> str:
+    from langchain_core.messages import AIMessage, ChatMessage, ToolMessage
+
     from pa_middleware.scoring.messages import reasoning_of
 
+    # At every step for the whole history: a look-up of what a kind of message does not have would take too long.
+    role = message.role if isinstance(message, ChatMessage) else _ROLES.get(message.type, message.type)
     parts: list[dict[str, Any]] = []
     if reasoning := reasoning_of(message):
         parts.append({"type": "reasoning", "content": reasoning})
-    if message.type == "tool":
-        answers = str(getattr(message, "tool_call_id", ""))
-        parts.append({"type": "tool_call_response", "id": answers, "response": message.text})
-    elif message.text:
-        parts.append({"type": "text", "content": message.text})
-    parts += [
-        {"type": "tool_call", "id": call["id"], "name": call["name"], "arguments": call["args"]}
-        for call in getattr(message, "tool_calls", ())
-    ]
+    content = message.text
+    if isinstance(message, ToolMessage):
+        parts.append({"type": "tool_call_response", "id": message.tool_call_id, "response": content})
+    elif content:
+        parts.append({"type": "text", "content": content})
+    if isinstance(message, AIMessage):
+        parts += [
+            {"type": "tool_call", "id": call["id"], "name": call["name"], "arguments": call["args"]}
+            for call in message.tool_calls
+        ]
     parts += [{"type": kind} for kind in _others(message)]
-    role = getattr(message, "role", None) or _ROLES.get(message.type, message.type)
     return _json({"role": role, "parts": parts})
 
 
@@ -101,7 +113,7 @@ def _definitions(tools: Sequence[Tool]) -> str:
 
 
 def _json(value: object) -> str:
-    return text(json.dumps(value, ensure_ascii=False, default=str))
+    return text(_ENCODER.encode(value))
 
 
 def _digest(spelled: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import Logger, LoggerProvider, SeverityNumber, get_logger
@@ -39,20 +40,24 @@ class Sink:
     """Answers the scorer's fingerprint, which may take seconds."""
     token_texts: Callable[[Sequence[int]], Sequence[str]] | None = None
     """The text of each token, by ids."""
-    told: Told = field(default_factory=Told)
     quiet: Quiet = field(default_factory=Quiet)
+    _told: WeakKeyDictionary[trace.TracerProvider, Told] = field(default_factory=WeakKeyDictionary)
     _instruments: Instruments | None = None
     _logger: Logger | None = None
     _identity: Attributes | None = None
     _identifying: threading.Lock = field(default_factory=threading.Lock)
 
-    def tracer(self) -> trace.Tracer | None:
-        """Tracer of the provider given, else of the open recording, else of the global one; looked up every time.
+    def provider(self) -> trace.TracerProvider | None:
+        """The provider given, else that of the open recording, else the global one; looked up every time.
 
         None if nobody has set one: nothing is recorded then, and nothing needs to be built.
         """
         provider = self.tracer_provider or current_provider() or trace.get_tracer_provider()
-        return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer(names.SCOPE)
+        return None if isinstance(provider, trace.ProxyTracerProvider) else provider
+
+    def told(self, provider: trace.TracerProvider) -> Told:
+        """What was told to a provider: another one, such as that of the next recording, is told all of it anew."""
+        return self._told.setdefault(provider, Told())
 
     def identity(self) -> Attributes:
         """The scorer's fingerprint as attributes. It is asked for once, whatever comes of it; other threads wait."""

@@ -57,6 +57,7 @@ class StepSpan:
         self._run: Attributes = {}
         """What tells this run from others, on every span of it."""
         self._span: trace.Span = trace.INVALID_SPAN
+        self._provider: trace.TracerProvider | None = None
         self._tracer: trace.Tracer = _NO_TRACER
         """The one that started the guard span."""
         self._inside: Context | None = None
@@ -129,9 +130,9 @@ class StepSpan:
     def shown(self, messages: Callable[[], Sequence[BaseMessage]], tools: Sequence[Tool]) -> None:
         """Tell what the model was shown, if content is switched on; else `messages` is not called."""
         with self._sink.quiet:
-            if self._sink.content and self._span.is_recording():
-                trace_id = self._span.get_span_context().trace_id
-                self._span.set_attributes(self._sink.told.attributes(trace_id, messages(), tools))
+            if self._sink.content and self._provider is not None and self._span.is_recording():
+                run = self._span.get_span_context().trace_id, self._run.get(names.CONVERSATION_ID)
+                self._span.set_attributes(self._sink.told(self._provider).attributes(run, messages(), tools))
 
     def decided(
         self,
@@ -193,11 +194,12 @@ class StepSpan:
 
     def _start(self) -> None:
         live, anchored = parent.live_parent(), parent.anchored(self._anchor)
-        tracer = self._sink.tracer()
-        if tracer is None:
+        provider = self._sink.provider()
+        if provider is None:
             self.anchor = parent.traceparent(anchored or live or trace.INVALID_SPAN)
             return
-        self._tracer = tracer
+        self._provider = provider
+        self._tracer = provider.get_tracer(names.SCOPE)
         given = make.given(self._given)
         if names.CONVERSATION_ID in given:
             self._run[names.CONVERSATION_ID] = given[names.CONVERSATION_ID]

@@ -108,7 +108,7 @@ def test_the_table_fits_80_columns_and_claims_nothing_of_the_default_rule() -> N
     assert "…" not in shown
     words = " ".join(shown.split())
     for part in (
-        "4 runs, 16 actions of agents; without a score: 12 longer than the pair can read. 700 actions were scored",
+        "4 runs, 16 actions of agents; without a score: 12 longer than the pair can read. 700 actions scored",
         "always step 1 names the second.",
         "lowest 25.0 [0, 75] 50.0 [0, 100] 75.0 [25, 100]",
         "The default rule is lowest. It was not chosen on these data.",

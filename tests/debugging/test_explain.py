@@ -78,6 +78,9 @@ def test_no_step_stands_out_by_no_more_than_rounding() -> None:
 def test_of_two_steps_none_stands_out() -> None:
     assert explain(_run((0.0, -9.0))).why == "no step stands out: step 11 scores -9; it takes 3 scores to tell"
     assert explain(_run((-9.0,))).why == "no step stands out: step 10 scores -9; it takes 3 scores to tell"
+    assert explain(_run((0.0, 0.1, -9.0)), "sharpest_fall").why == (
+        "no step stands out: step 12 scores 9.1 less than the step before; it takes 4 scores to tell"
+    )
 
 
 def test_a_rule_that_names_another_step_than_the_lowest_names_none_that_stands_out() -> None:
@@ -139,6 +142,11 @@ def test_there_is_no_confidence_without_every_token_of_every_scored_step() -> No
     assert explain(replace(run, steps=(cut, *rest))).confidence is None
     assert explain(replace(run, steps=(replace(first, candidates=()), *rest))).confidence is None
     assert explain(_run(CLEAR, aggregation="min")).confidence is None
+
+
+def test_a_single_score_is_no_ground_for_confidence() -> None:
+    assert explain(_run((None, -9.0))).confidence is None
+    assert explain(_run((0.0, -9.0))).confidence == 1.0
 
 
 def test_a_recorded_run_is_explained_from_its_file(tmp_path: Path) -> None:

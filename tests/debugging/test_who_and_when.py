@@ -60,6 +60,7 @@ def test_the_label_may_be_a_number_or_the_text_of_one(tmp_path: Path, step: obje
         ({"mistake_step": -1}, "mistake_step is -1"),
         ({"mistake_step": True}, "mistake_step is True"),
         ({"mistake_step": "two"}, "mistake_step is 'two'"),
+        ({"mistake_step": "9" * 5_000}, "mistake_step is '9999"),
         ({"mistake_agent": " "}, "mistake_agent is ' '; allowed: a text"),
         ({"question": None}, "question is None; allowed: a text"),
     ],
@@ -72,10 +73,18 @@ def test_a_file_that_is_no_labelled_run_is_refused_by_name(
         read_labelled_runs(file)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is no JSON"), ("[1]", r"it is \[1\]; allowed: a JSON object")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("\xff", "is no JSON: 'utf-8' codec"),
+        ("[1]", r"it is \[1\]; allowed: a JSON object"),
+    ],
+)
 def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "bad.json"
-    file.write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="latin-1")
     with pytest.raises(LabelledRunError, match=message):
         read_labelled_runs(file)
 
@@ -90,6 +99,12 @@ def test_a_folder_without_runs_is_refused_and_a_missing_file_cannot_be_read(tmp_
 def test_what_a_file_says_besides_is_passed_over(tmp_path: Path) -> None:
     write(tmp_path / "7.json", level="2", system_prompt={"Planner": "Plan."})
     assert read_labelled_runs(tmp_path)[0].question == TOLD["question"]
+
+
+def test_a_mark_of_byte_order_and_any_script_are_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "7.json", question="ホテルは?")
+    file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert read_labelled_runs(file)[0].question == "ホテルは?"
 
 
 @pytest.mark.skipif(not DATA, reason="PA_WHO_AND_WHEN names no folder of Who&When's Algorithm-Generated runs")

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    HumanMessageChunk,
+    SystemMessage,
+    ToolMessage,
+)
 
 from pa_middleware.tracing import Reader, Telemetry, read, record
 from pa_middleware.tracing import conventions as names
@@ -90,6 +99,66 @@ def test_tools_that_change_are_told_again(backend: Backend, tmp_path: Path) -> N
     assert [json.loads(step.tool_definitions)[0]["name"] for step in _steps(file)] == ["search", "book", "search"]
 
 
+def test_every_agent_of_a_run_has_its_own_tools_and_one_without_content_has_none(
+    backend: Backend, tmp_path: Path
+) -> None:
+    other = {**SEARCH, "function": {**SEARCH["function"], "name": "book"}}
+    agents = [(Telemetry(content=True), SEARCH), (Telemetry(content=True), other), (Telemetry(content=False), SEARCH)]
+    with record(tmp_path / "run.jsonl"), backend.tracer_provider.get_tracer("app").start_as_current_span("root"):
+        for index in range(2):
+            for place, (telemetry, tool) in enumerate(agents):
+                with telemetry.step(index=index) as span:
+                    span.shown(lambda: _conversation(1), [tool])
+                    backend.decide(span, tool_call_ids=[f"call-{index}-{place}"])
+    steps = _steps(tmp_path / "run.jsonl")
+    tools = [json.loads(step.tool_definitions)[0]["name"] if step.tool_definitions else "" for step in steps]
+    assert tools == ["search", "book", ""] * 2
+    assert [len(step.history) for step in steps] == [4, 4, 0] * 2
+
+
+def test_conversations_of_one_trace_each_have_their_whole_history(backend: Backend, tmp_path: Path) -> None:
+    telemetry = Telemetry(content=True)
+    with record(tmp_path / "run.jsonl"), backend.tracer_provider.get_tracer("app").start_as_current_span("root"):
+        for index in range(2):
+            for thread in ("one", "other"):
+                with telemetry.step(index=index, attributes={names.CONVERSATION_ID: thread}) as span:
+                    span.shown(lambda steps=index: _conversation(steps), [SEARCH])  # type: ignore[misc]
+                    backend.decide(span, tool_call_ids=[f"{thread} {index}"])
+    runs = read(tmp_path / "run.jsonl")
+    streamed = [step for _, step in Reader(tmp_path / "run.jsonl").steps()]
+    for steps in (*(run.steps for run in runs), streamed[::2], streamed[1::2]):
+        assert [[message.role for message in step.history] for step in steps] == [
+            ["system", "user"],
+            ["system", "user", "assistant", "tool"],
+        ]
+        assert all(step.tool_definitions for step in steps)
+
+
+def test_every_recording_of_a_run_can_be_read_alone(backend: Backend, tmp_path: Path) -> None:
+    telemetry, anchor = Telemetry(content=True), ""
+    for index in range(2):
+        with record(tmp_path / f"{index}.jsonl"), telemetry.step(index=index, anchor=anchor) as span:
+            span.shown(lambda: _conversation(1), [SEARCH])
+            backend.decide(span, tool_call_ids=[f"call-{index}"])
+        anchor = span.anchor
+    for index in range(2):
+        (step,) = _steps(tmp_path / f"{index}.jsonl")
+        assert [message.role for message in step.history] == ["system", "user", "assistant", "tool"]
+        assert step.tool_definitions
+    assert len(read(tmp_path)) == 1
+
+
+def test_a_run_without_end_is_told_anew_before_too_much_is_remembered(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_TOLD", 4)
+    file = tmp_path / "run.jsonl"
+    with record(file):
+        _tell(backend, Telemetry(content=True), [_conversation(steps) for steps in range(6)])
+    assert [[message.text for message in step.history[:2]] for step in _steps(file)] == [["be kind", "find it"]] * 6
+    assert 1 < file.read_text(encoding="utf-8").count("be kind") < 6
+
+
 def test_without_content_nothing_is_told_and_the_history_is_not_even_asked_for(backend: Backend) -> None:
     def never() -> Sequence[BaseMessage]:
         raise AssertionError
@@ -97,7 +166,9 @@ def test_without_content_nothing_is_told_and_the_history_is_not_even_asked_for(b
     with backend.telemetry(content=False).step(index=0) as span:
         span.shown(never, [SEARCH])
         backend.decide(span)
-    assert not {names.HISTORY, names.HISTORY_MESSAGES, names.TOOL_DEFINITIONS} & set(backend.attributes("guard"))
+    assert not {names.HISTORY, names.HISTORY_MESSAGES, names.TOOLS, names.TOOL_DEFINITIONS} & set(
+        backend.attributes("guard")
+    )
 
 
 def test_a_history_that_cannot_be_told_costs_telemetry_and_no_step(
@@ -134,6 +205,20 @@ def test_what_is_no_text_is_named_and_not_told(backend: Backend, tmp_path: Path)
     assert "secret" not in (tmp_path / "run.jsonl").read_text(encoding="utf-8")
 
 
+def test_a_part_of_a_stream_has_the_role_of_the_whole_and_a_role_of_ones_own_is_kept(
+    backend: Backend, tmp_path: Path
+) -> None:
+    messages: list[BaseMessage] = [
+        HumanMessageChunk(content="a"),
+        AIMessageChunk(content="b"),
+        ChatMessage(content="c", role="critic"),
+    ]
+    with record(tmp_path / "run.jsonl"):
+        _tell(backend, Telemetry(content=True), [messages])
+    (step,) = _steps(tmp_path / "run.jsonl")
+    assert [message.role for message in step.history] == ["user", "assistant", "critic"]
+
+
 def test_of_a_history_without_end_the_latest_messages_are_told(backend: Backend, tmp_path: Path) -> None:
     messages = [HumanMessage(str(number)) for number in range(module.MAX_MESSAGES + 10)]
     with record(tmp_path / "run.jsonl"):
@@ -142,10 +227,10 @@ def test_of_a_history_without_end_the_latest_messages_are_told(backend: Backend,
     assert (len(step.history), step.history[0].text) == (module.MAX_MESSAGES, "10")
 
 
-def test_a_trace_that_was_forgotten_is_told_again(
+def test_to_a_run_that_was_forgotten_all_is_told_again(
     backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_TRACES", 1)
+    monkeypatch.setattr(module, "MAX_RUNS", 1)
     telemetry = Telemetry(content=True)
     with record(tmp_path / "run.jsonl"):
         for index in range(2):

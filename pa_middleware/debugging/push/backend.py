@@ -19,7 +19,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from pa_middleware.debugging.push.errors import PushError
 from pa_middleware.debugging.push.scores import Score
 from pa_middleware.debugging.push.server import Server
-from pa_middleware.tracing.visible import visible
 
 REFUSALS = frozenset({400, 404, 409, 413, 422})
 """Answers that concern what was sent, and not the backend or its key."""
@@ -97,7 +96,9 @@ class Backend(ABC):
                 return Taken(spans)
         partial = told.partial_success
         rejected = min(max(partial.rejected_spans, 0), spans)
-        return Taken(spans - rejected, rejected, [f"spans: {visible(partial.error_message)}"] if rejected else [])
+        return Taken(
+            spans - rejected, rejected, [f"spans: {self.server.clean(partial.error_message)}"] if rejected else []
+        )
 
 
 def setting(name: str, *, of: str, what: str) -> str:

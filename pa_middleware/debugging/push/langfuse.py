@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from pa_middleware.debugging.push.backend import REFUSALS, Backend, Taken, Target, setting
 from pa_middleware.debugging.push.errors import PushError
 from pa_middleware.debugging.push.scores import Score
 from pa_middleware.debugging.push.server import Server, within
-from pa_middleware.tracing.visible import visible
 
 DEFAULT = "https://cloud.langfuse.com"
 ENDPOINTS = ("LANGFUSE_HOST", "LANGFUSE_BASE_URL")
@@ -67,13 +67,18 @@ class Langfuse(Backend):
         if not answer.is_success:
             self._lists = False
             return False
-        rejected, reasons = _rejected(self.server.json(answer))
-        taken.count += len(part) - min(rejected, len(part))
+        told = self.server.json(answer)
+        number, errors = within(told, "rejected"), within(told, "errors")
+        rejected = min(max(number, 0), len(part)) if isinstance(number, int) else 0
+        taken.count += len(part) - rejected
         if rejected:
-            taken.refuse(rejected, f"scores: {reasons}")
+            reasons = dict.fromkeys(
+                str(within(each, "message")) for each in (errors if isinstance(errors, list) else ())
+            )
+            taken.refuse(rejected, f"scores: {self.server.clean('; '.join(reasons))}")
         return True
 
-    def _ask(self, told: Any) -> Any:
+    def _ask(self, told: Any) -> httpx.Response:
         return self.server.ask("POST", "/api/public/scores", json=told, refusals=REFUSALS)
 
 
@@ -89,10 +94,3 @@ def _score(score: Score) -> dict[str, Any]:
         "timestamp": score.made,
     }
     return {name: value for name, value in told.items() if value != ""}
-
-
-def _rejected(answer: Any) -> tuple[int, str]:
-    """How many of a list were rejected, and why."""
-    number = within(answer, "rejected")
-    reasons = [str(within(each, "message")) for each in within(answer, "errors") or ()]
-    return (number if isinstance(number, int) else 0), visible("; ".join(dict.fromkeys(reasons)))[:300]

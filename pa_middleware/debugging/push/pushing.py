@@ -61,7 +61,9 @@ def push(
     dry_run: bool = False,
     allow_http: bool = False,
 ) -> Pushed:
-    """Send the spans of trace files to a backend, and post their scores by its own API. Twice does no more than once.
+    """Send the spans of trace files to a backend, and post their scores by its own API.
+
+    Twice does no more than once; with `otlp`, as far as what takes the spans keeps one for each id.
 
     `path` is a trace file, a directory of .jsonl files, or several of either. ALL spans in them are sent, as they are:
     where content was recorded, content is sent. `endpoint`, `project` and keys that are not given come from the

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -25,13 +27,16 @@ _BACKOFF = wait_exponential_jitter(initial=0.5, max=15.0, jitter=0.5)
 _BUSY = frozenset({408, 429})
 _TOLD = 300
 """Characters of an answer that an error repeats."""
+_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_VALUE = re.compile(r"(?! )[\t\x20-\x7e]*(?<! )")
+"""What HTTP allows in a header; outside of ASCII it is for each server to guess."""
 
 
 class Server:
     """A backend under one base URL; usable by one thread at a time. Close it, or use it as a context manager.
 
     `headers` go with every request, `keys` names what they are made of, for errors. Raises PushError for a URL that
-    cannot be used: plain http to another machine needs `allow_http`.
+    cannot be used (plain http to another machine needs `allow_http`), and for a header that HTTP does not allow.
     """
 
     def __init__(self, backend: str, url: str, headers: Mapping[str, str], *, keys: str, allow_http: bool) -> None:
@@ -40,14 +45,13 @@ class Server:
         self.url = url.rstrip("/")
         self._keys = keys
         self._secrets = _secrets(headers)
-        try:
-            self._client = httpx.Client(
-                headers=dict(headers),
-                timeout=httpx.Timeout(30, connect=10),
-                trust_env=not local,  # a proxy from the environment is for other machines
-            )
-        except (ValueError, TypeError) as error:  # it may repeat the header
-            raise PushError(f"a header of {backend} holds characters that HTTP does not allow; check {keys}") from error
+        if not all(_NAME.fullmatch(name) and _VALUE.fullmatch(value) for name, value in headers.items()):
+            raise PushError(f"a header of {backend} holds characters that HTTP does not allow; check {keys}")
+        self._client = httpx.Client(
+            headers={name.lower(): value for name, value in headers.items()},  # so that of two the later one holds
+            timeout=httpx.Timeout(30, connect=10),
+            trust_env=not local,  # a proxy from the environment is for other machines
+        )
 
     def __enter__(self) -> Server:
         return self
@@ -90,18 +94,22 @@ class Server:
             raise PushError(self._refused(answer.request.method, str(answer.url), answer)) from error
 
     def told(self, answer: httpx.Response) -> str:
-        """What an answer says, short, without keys, and safe to print."""
+        """What an answer says, cleaned."""
         text = answer.text if "text" in _kind(answer) or "json" in _kind(answer) else ""
+        return f"{answer.status_code} {self.clean(f'{answer.reason_phrase}: {text}')}".rstrip(": ")
+
+    def clean(self, text: str) -> str:
+        """What a server said, short, without keys, and safe to print."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        return visible(f"{answer.status_code} {answer.reason_phrase}: {text[:_TOLD]}".rstrip(": "))
+        return visible(text[:_TOLD])
 
     def _once(
         self, method: str, url: str, early: Callable[[httpx.Response], bool], content: dict[str, Any]
     ) -> httpx.Response:
         try:
             answer = self._client.request(method, url, **content)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             reason = type(error).__name__ if not str(error) else visible(str(error))
             raise _BusyError(
                 PushError(f"{self.backend} at {self.url} cannot be reached: {reason}. {_LATER}")
@@ -117,7 +125,7 @@ class Server:
         if answer.status_code in (401, 403):
             return f"{self.backend} at {self.url} did not take the key ({self.told(answer)}); check {self._keys}"
         if answer.is_redirect:
-            to = visible(answer.headers.get("location", "somewhere else"))
+            to = self.clean(answer.headers.get("location", "somewhere else"))
             return f"{url} redirects to {to}, which is not followed; give the right --endpoint"
         if answer.status_code in (200, 404, 405):
             return f"{url} does not answer as {self.backend} does ({self.told(answer)}); check --endpoint"
@@ -167,8 +175,9 @@ def _secrets(headers: Mapping[str, str]) -> list[str]:
     for value in headers.values():
         scheme, _, key = value.partition(" ")
         found |= {value, key}
-        if scheme == "Basic":
-            found |= set(base64.b64decode(key).decode().split(":", 1))
+        if scheme.lower() == "basic":
+            with suppress(ValueError):  # it is no pair
+                found |= set(base64.b64decode(key).decode().split(":", 1))
     return sorted((each for each in found if each), key=len, reverse=True)
 
 
@@ -185,15 +194,15 @@ def _kind(answer: httpx.Response) -> str:
 
 def _checked(url: str, *, allow_http: bool) -> bool:
     """True if the URL names this machine."""
+    if "@" in url or "?" in url or "#" in url:  # it may be a key, and is not repeated
+        raise PushError("the endpoint holds a user name, a query or a fragment; keys go into variables or headers")
     try:
         parts = urlsplit(url)
-        host, usable = parts.hostname, parts.scheme in ("http", "https")
+        host = parts.hostname if parts.port != 0 and parts.scheme in ("http", "https") else None
     except ValueError:
-        host, usable = None, False
-    if not (host and usable):
+        host = None
+    if not (host and url.isprintable()):
         raise PushError(f"endpoint {url!r} is no http or https URL; give one such as http://127.0.0.1:6006")
-    if parts.username or parts.query or parts.fragment:
-        raise PushError("the endpoint holds a user name, a query or a fragment; keys go into variables or headers")
     local = _loopback(host)
     if parts.scheme == "http" and not local and not allow_http:
         raise PushError(

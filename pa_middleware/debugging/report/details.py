@@ -30,7 +30,8 @@ _ELSEWHERE = frozenset(
 def details(run: Run) -> dict[str, Any]:
     """The run's steps. Messages, tool definitions and attributes that recur are told once.
 
-    A step's history is told by its difference from the step before: `keep` messages from its beginning, then `added`.
+    A step's history is told by its difference from the step before: `cut`, from which place on how many messages are
+    gone, then `added` at its end.
     """
     messages: Numbered[TracedMessage] = Numbered()
     definitions: Numbered[str] = Numbered()
@@ -40,15 +41,16 @@ def details(run: Run) -> dict[str, Any]:
     asked: dict[str, int] = {}
     before: Sequence[TracedMessage] = ()
     for place, step in enumerate(run.steps):
-        keep = _alike_for(before, step.history)
-        added = [messages[message] for message in step.history[keep:]]
-        for message, number in zip(step.history[keep:], added, strict=True):
+        begin, gone = _cut(before, step.history)
+        new = step.history[len(before) - gone :]
+        added = [messages[message] for message in new]
+        for message, number in zip(new, added, strict=True):
             if message.answers in asked:  # the first to answer a call of an earlier step
                 told[asked.pop(message.answers)].setdefault("answers", []).append([message.answers, number])
         tools = definitions[step.tool_definitions] if step.tool_definitions else None
         told.append(
             _step(step, of_steps)
-            | _given(keep=keep, added=added, tools=tools)
+            | _given(cut=[begin, gone] if gone else None, added=added, tools=tools)
             | {"candidates": [_candidate(each, of_candidates) for each in step.candidates]}
         )
         asked.update(dict.fromkeys(step.tool_call_ids, place))
@@ -121,10 +123,15 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None and value not in ("", (), [])}
 
 
-def _alike_for(one: Sequence[TracedMessage], other: Sequence[TracedMessage]) -> int:
-    """How many messages both begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (mine, yours) in pairs if mine != yours), min(len(one), len(other)))
+def _cut(before: Sequence[TracedMessage], now: Sequence[TracedMessage]) -> tuple[int, int]:
+    """From which place on how many messages are gone, as few as can be: `now` begins with what is left of `before`."""
+    pairs = enumerate(zip(before, now, strict=False))
+    begin = next((place for place, (old, new) in pairs if old is not new and old != new), min(len(before), len(now)))
+    if begin < len(now):
+        for end in range(begin + 1, len(before)):
+            if before[end] == now[begin] and before[end:] == now[begin : begin + len(before) - end]:
+                return begin, end - begin
+    return begin, len(before) - begin
 
 
 def _common(spans: Sequence[Mapping[str, Value]]) -> dict[str, Value]:

@@ -40,6 +40,7 @@ class Overview:
         steps = run.steps
         ends = [step.end_ns for step in steps if step.end_ns is not None]
         return {
+            "id": run.id,
             "trace": run.trace_id,
             "conversation": run.conversation_id,
             "agent": run.agent,
@@ -49,7 +50,7 @@ class Overview:
             "duration": (max(ends) - steps[0].start_ns) // 1_000_000 if ends else None,
             "shadow": any(step.mode == names.MODE_SHADOW for step in steps),
             "suspects": [[each.step, each.value, each.margin] for each in found.suspects[:_SUSPECTS]],
-            "confidence": found.confidence,
+            "resamples": found.confidence,
             "stands": found.stands_out,
             "why": found.why,
             "number": _column([step.index for step in steps], range(len(steps))),

@@ -51,10 +51,12 @@ def write_report(
 
     Raises:
         AttributionError: the rule cannot be used as it was asked for.
-        ReportError: a number of a run is not finite.
-        OSError: the file cannot be written.
+        ReportError: a number of a run is not finite, or two runs have the same id.
+        OSError: the file cannot be written, or there is something else than a file.
     """
     file = Path(path)
+    if file.exists() and not file.is_file():
+        raise FileExistsError(f"{str(path)!r} is there and no file; give the name of a file to write")
     file.parent.mkdir(parents=True, exist_ok=True)
     before, after = page(title)
     draft = file.with_name(f".{file.name}.{os.getpid()}.part")
@@ -63,7 +65,7 @@ def write_report(
             out.write(before)
             count, steps = _data(out, runs, rule, threshold, {"title": title, "app": app})
             out.write(after)
-            size = out.tell()
+        size = draft.stat().st_size
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
@@ -79,16 +81,19 @@ def _data(
     from pa_middleware.debugging.report.overview import Overview
 
     overview = Overview()
-    rows: list[str] = []
+    rows: dict[str, str] = {}
     steps = 0
     for run in runs:
+        if run.id in rows:
+            raise ReportError(f"run {run.id!r} came twice; give each run once")
         try:
             row = plain(overview.row(run, explain(run, rule, threshold=threshold)))
             out.write(f'<script type="text/plain" id="run-{len(rows)}">{packed(details(run))}</script>\n')
         except NotFiniteError as error:
-            raise ReportError(f"run {run.trace_id!r} has a number that is not finite; give finite ones") from error
-        rows.append(row)
+            raise ReportError(f"run {run.id!r} has a number that is not finite; give finite ones") from error
+        rows[run.id] = row
         steps += len(run.steps)
     told = plain({"rule": rule, "threshold": threshold, **more, **overview.shared()})
-    out.write(f'<script type="application/json" id="overview-data">{told[:-1]},"runs":[{",".join(rows)}]}}</script>\n')
+    listed = ",".join(rows.values())
+    out.write(f'<script type="application/json" id="overview-data">{told[:-1]},"runs":[{listed}]}}</script>\n')
     return len(rows), steps

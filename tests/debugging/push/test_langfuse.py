@@ -69,6 +69,13 @@ def test_scores_that_are_rejected_are_counted_with_the_reason(trace: Path) -> No
     assert "name is too odd" in pushed.reasons[0]
 
 
+@pytest.mark.parametrize(("rejected", "failed"), [(-5, 0), (10**6, SCORES), ("many", 0)])
+def test_no_more_is_counted_as_rejected_than_was_sent(trace: Path, rejected: object, failed: int) -> None:
+    with loopback(lambda _: Answer(207, {"rejected": rejected, "errors": 5})) as server:
+        pushed = push(trace, "langfuse", endpoint=server.url)
+    assert (pushed.scores, pushed.failed) == (SCORES - failed, failed)
+
+
 @pytest.mark.parametrize("missing", ["LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"])
 def test_a_missing_key_is_named(trace: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.delenv(missing)

@@ -121,15 +121,21 @@ def test_an_error_says_how_much_was_sent(trace: Path) -> None:
     [
         ("http://collector.example:4318", "plain http"),
         ("http://user:word@127.0.0.1:4318", "user name"),
+        ("http://:word@127.0.0.1:4318", "user name"),
+        ("ftp://user:word@127.0.0.1", "user name"),
         ("http://127.0.0.1:4318?key=1", "query"),
         ("ftp://127.0.0.1", "no http or https"),
         ("127.0.0.1:4318", "no http or https"),
         ("http://[", "no http or https"),
+        ("http://127.0.0.1:port", "no http or https"),
+        ("http://127.0.0.1:99999", "no http or https"),
+        ("http://127.0.0.1/a\nb", "no http or https"),
     ],
 )
 def test_an_endpoint_that_is_unsafe_or_none_is_refused(trace: Path, endpoint: str, problem: str) -> None:
-    with pytest.raises(PushError, match=problem):
+    with pytest.raises(PushError, match=problem) as caught:
         push(trace, "otlp", endpoint=endpoint)
+    assert "word" not in str(caught.value)
 
 
 def test_plain_http_to_another_machine_can_be_allowed(trace: Path) -> None:
@@ -137,7 +143,37 @@ def test_plain_http_to_another_machine_can_be_allowed(trace: Path) -> None:
     assert pushed.spans == 5
 
 
-def test_a_header_that_http_does_not_allow_is_refused_without_repeating_it(trace: Path) -> None:
+@pytest.mark.parametrize("odd", ["\N{SNOWMAN}", "\n", "\x01", " "])
+def test_a_header_that_http_does_not_allow_is_refused_without_repeating_it(trace: Path, odd: str) -> None:
     with pytest.raises(PushError, match="characters") as caught:
-        push(trace, "otlp", endpoint="http://127.0.0.1:1", headers={"x-api-key": f"{KEY}\N{SNOWMAN}"})
+        push(trace, "otlp", endpoint="http://127.0.0.1:1", headers={"x-api-key": f"{KEY}{odd}"})
     assert KEY not in str(caught.value)
+    with pytest.raises(PushError, match="characters"):
+        push(trace, "otlp", endpoint="http://127.0.0.1:1", headers={f"x-api-key{odd}": KEY})
+
+
+def test_of_two_headers_of_one_name_the_given_one_is_sent(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHOENIX_API_KEY", "old")
+    with loopback() as server:
+        push(trace, "phoenix", endpoint=server.url, headers={"Authorization": "Bearer new"}, scores=False)
+    assert server.asked[0].headers["authorization"] == "Bearer new"
+
+
+def test_a_basic_authorization_that_is_no_pair_is_sent_as_it_is(trace: Path) -> None:
+    with loopback() as server:
+        send(server, trace, authorization="Basic /////w==")
+    assert server.asked[0].headers["authorization"] == "Basic /////w=="
+
+
+def test_a_redirect_that_repeats_the_key_is_told_without_it(trace: Path) -> None:
+    away = Answer(302, headers={"location": f"https://login.example/?key={KEY}"})
+    with loopback(lambda _: away) as server, pytest.raises(PushError, match="redirects to") as caught:
+        send(server, trace)
+    assert KEY not in str(caught.value)
+
+
+def test_an_answer_that_cannot_be_decoded_is_an_error(trace: Path, pauses: list[float]) -> None:
+    garbled = Answer(200, b"no gzip", {"content-encoding": "gzip"})
+    with loopback(lambda _: garbled) as server, pytest.raises(PushError, match="cannot be reached"):
+        send(server, trace)
+    assert len(pauses) == TRIES - 1

@@ -21,7 +21,8 @@ def _history(told: dict[str, Any], place: int) -> list[str]:
     """What the page makes of the differences from step to step."""
     shown: list[int] = []
     for each in told["steps"][: place + 1]:
-        shown = shown[: each.get("keep", 0)] + each.get("added", [])
+        begin, gone = each.get("cut", [0, 0])
+        shown = shown[:begin] + shown[begin + gone :] + each.get("added", [])
     return [told["messages"][number].get("text", "") for number in shown]
 
 
@@ -33,10 +34,16 @@ def _seeing(*histories: Sequence[str]) -> Run:
 
 
 def test_histories_are_told_by_what_changed_and_come_back_whole(tmp_path: Path) -> None:
-    histories = ["ab", "abcd", "acd", "", "ab", "aab"]  # longer, one taken out, none, anew, one twice
+    histories = ["ab", "abcd", "acd", "", "ab", "aab", "ba", "bb"]  # longer, one taken out, none, anew, one twice, ...
     told = _told(_seeing(*histories), tmp_path)
     assert ["".join(_history(told, place)) for place in range(len(histories))] == histories
     assert len(told["messages"]) == 4
+
+
+def test_a_window_that_moves_over_a_history_is_told_by_what_enters_it(tmp_path: Path) -> None:
+    told = _told(_seeing("sabcd", "sbcde", "scdef", "sdefg"), tmp_path)
+    assert [(each["cut"], len(each["added"])) for each in told["steps"][1:]] == [([1, 1], 1)] * 3
+    assert "".join(_history(told, 3)) == "sdefg"
 
 
 def test_the_answer_to_a_call_is_the_first_message_that_a_later_step_was_shown(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from debugging.report.made import candidate, run, shop
@@ -140,7 +142,7 @@ def test_a_megabyte_is_cut_until_it_is_asked_for(browser: Browser, tmp_path: Pat
     file = tmp_path / "report.html"
     written = write_report([replace(failed, steps=steps)], file)
     assert written.size < 300_000
-    with opened(browser, file, f"#run={failed.trace_id}&step=0") as page:
+    with opened(browser, file, f"#run={quote(failed.id)}&step=0") as page:
         message = page.locator(".message", has_text="<b>x\\u202e").last
         assert len(message.inner_text()) < 20_000
         message.get_by_role("button", name="Show all 1,310,720 characters").click()
@@ -150,15 +152,19 @@ def test_a_megabyte_is_cut_until_it_is_asked_for(browser: Browser, tmp_path: Pat
 
 
 def test_the_command_for_the_shell_quotes_whatever_the_id_is(browser: Browser, tmp_path: Path) -> None:
-    import shlex
-
-    named = {"it's; rm -rf /": None, "-x": None, "$(touch x)`y`": None, "a\nb\x1b[201~": "$'a\\x0ab\\x1b[201~'"}
+    named = {
+        "it's; rm -rf /": None,
+        "-x": None,
+        "$(touch x)`y`": None,
+        "a\nb\x1b[201~": "$'a\\x0ab\\x1b[201~'",
+        "\x85\u202e'\\": "$'\\u0085\\u202e\\'\\\\'",
+    }
     made = [run(f"{place:032x}", name, [[candidate(0, 1.0, "x")]]) for place, name in enumerate(named)]
     file = tmp_path / "report.html"
     write_report(made, file)
     with opened(browser, file) as page:
         for place, (name, quoted) in enumerate(named.items()):
-            page.evaluate(f"location.hash = 'run={place:032x}'")
+            page.evaluate(f"location.hash = {json.dumps(f'run={quote(made[place].id)}')}")
             page.locator(".run-head .trace", has_text=f"{place:032x}").wait_for()
             page.get_by_role("button", name="Copy replay").click()
             told = page.evaluate("navigator.clipboard.readText()")
@@ -167,6 +173,36 @@ def test_the_command_for_the_shell_quotes_whatever_the_id_is(browser: Browser, t
             else:
                 assert name in shlex.split(told)
                 assert (shlex.split(told)[-2:] == ["--", name]) is name.startswith("-")
+
+
+def test_markup_that_got_into_the_file_does_not_run(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    write_report(shop(), file)
+    markup = """<script>window.owned = 1</script><script src="https://example.invalid/x.js"></script>
+    <script type="module">window.owned = 1</script>
+    <style>body { position: fixed }</style><b style="position: fixed">b</b>
+    <link rel="stylesheet" href="https://example.invalid/x.css"><img src="https://example.invalid/" onerror="owned = 1">
+    <svg onload="window.owned = 1"></svg><a id="link" href="javascript:window.owned = 1">a</a>
+    <iframe srcdoc="<script>parent.owned = 1</script>"></iframe><object data="data:text/html,x"></object>
+    <form action="https://example.invalid/"><button id="send">send</button></form><base href="https://example.invalid/">
+    """
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        text.replace('<script type="text/plain"', f'{markup}<script type="text/plain"', 1), encoding="utf-8"
+    )
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("requestfinished", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_selector("html[data-ready]", state="attached")
+    for name in ("link", "send"):
+        page.evaluate(f"document.getElementById('{name}').click()")
+    assert page.evaluate("window.owned") is None
+    for element in ("body", "b[style]"):
+        assert page.evaluate(f"getComputedStyle(document.querySelector('{element}')).position") == "static"
+    assert page.url.split("#")[0] == file.as_uri()
+    assert asked in ([file.as_uri()], [file.as_uri(), "about:srcdoc"])
+    page.close()
 
 
 def test_no_script_or_style_can_run_but_the_pages_own(browser: Browser, tmp_path: Path) -> None:

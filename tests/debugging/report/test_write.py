@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
 import re
 import tracemalloc
 from collections.abc import Iterator
@@ -61,8 +62,8 @@ def test_a_run_that_cannot_be_shown_leaves_the_file_as_it_was(tmp_path: Path) ->
     before = file.read_bytes()
     [failed, *_] = shop()
     broken = replace(failed, steps=(replace(failed.steps[0], threshold=math.nan), *failed.steps[1:]))
-    with pytest.raises(ReportError, match=f"run '{'aa' * 16}' has a number that is not finite"):
-        write_report([failed, broken], file)
+    with pytest.raises(ReportError, match=f"run '{'aa' * 16}.shop 1' has a number that is not finite"):
+        write_report([shop()[1], broken], file)
 
     def stops() -> Iterator[Run]:
         yield failed
@@ -72,6 +73,19 @@ def test_a_run_that_cannot_be_shown_leaves_the_file_as_it_was(tmp_path: Path) ->
         write_report(stops(), file)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_run_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=f"run '{'aa' * 16}.shop 1' came twice; give each run once"):
+        write_report([*shop(), shop()[0]], tmp_path / "report.html")
+
+
+def test_what_is_there_and_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path, tmp_path / "pipe", Path()):
+        with pytest.raises(FileExistsError, match="is there and no file"):
+            write_report(shop(), place)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_the_rule_decides_who_is_suspect(tmp_path: Path) -> None:

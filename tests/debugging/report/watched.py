@@ -40,6 +40,22 @@ def opened(browser: Browser, file: Path, fragment: str = "", **settings: Any) ->
         context.close()
 
 
+def wait_for_run(page: Page, name: str) -> None:
+    """Waits until this run is open."""
+    page.locator(".run-head h2", has_text=name).wait_for()
+
+
+def open_run(page: Page, name: str) -> None:
+    """Opens a run from the list."""
+    page.get_by_role("button", name=name).click()
+    wait_for_run(page, name)
+
+
+def heading(page: Page) -> str:
+    """Which step is open."""
+    return page.locator("#detail h2").inner_text()
+
+
 def _refuse(wrong: list[str], dialog: Dialog) -> None:
     wrong.append(f"dialog: {dialog.message}")
     dialog.dismiss()

@@ -6,9 +6,9 @@ const shown = { run: null, step: 0, compare: null, tokens: false };
 function address({ step = shown.step } = {}) {
   const told = new URLSearchParams();
   if (shown.run) {
-    told.set("run", shown.run.key);
+    told.set("run", shown.run.id);
     told.set("step", step);
-    if (shown.compare) told.set("compare", shown.compare.key);
+    if (shown.compare) told.set("compare", shown.compare.id);
     if (shown.tokens) told.set("tokens", "1");
   }
   if (wanted.text) told.set("text", wanted.text);
@@ -25,6 +25,7 @@ function address({ step = shown.step } = {}) {
 
 /** Takes over what an address says; what it names wrongly is left out, and said. */
 function follow(text) {
+  forget();
   const told = new URLSearchParams(text.replace(/^#/, ""));
   const number = (name) => {
     const value = parseFloat(told.get(name));
@@ -47,10 +48,37 @@ function follow(text) {
   wanted.descending = told.has("descending");
 }
 
-/** Writes the address: `anew` as a page that the browser's back button comes back from. */
+/** Milliseconds in which the address is written once at most: browsers refuse to have it written all the time. */
+const WRITE = 400;
+const unwritten = { address: null, timer: null };
+
+/** Writes the address: `anew` as a page that the browser's back button comes back from, else soon. */
 function remember(anew) {
-  if (anew) history.pushState(null, "", address());
-  else history.replaceState(null, "", address());
+  if (anew) {
+    writeNow();
+    write("pushState", address());
+  } else {
+    unwritten.address = address();
+    unwritten.timer ??= setTimeout(writeNow, WRITE);
+  }
+}
+
+function writeNow() {
+  if (unwritten.address !== null) write("replaceState", unwritten.address);
+  forget();
+}
+
+function forget() {
+  clearTimeout(unwritten.timer);
+  Object.assign(unwritten, { address: null, timer: null });
+}
+
+function write(how, address) {
+  try {
+    history[how](null, "", address);
+  } catch {
+    /* a page in a sandbox may have no address to write; links are copied all the same */
+  }
 }
 
 /** The step a run is opened at. */

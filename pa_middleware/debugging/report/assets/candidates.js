@@ -20,7 +20,12 @@ function candidatesOf(told, run, place, tokens) {
       "h3",
       {},
       words,
-      make("span", { class: "faint" }, candidates.length > 1 ? "in the order they were drawn" : ""),
+      make(
+        "span",
+        { class: "faint" },
+        candidates.length > 1 ? "in the order they were drawn" : "",
+        candidates.length > 1 && chosen(step) ? `, #${step.selected} chosen` : "",
+      ),
     ),
     tokens && candidates.some((each) => each.ratios?.length) ? legend(by) : "",
     make(

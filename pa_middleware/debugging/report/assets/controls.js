@@ -102,12 +102,31 @@ function menu(changed) {
     box.dataset.tool = value;
     return make("label", {}, box, quoted(value || "none", null, 60), make("small", {}, count.toLocaleString("en")));
   });
-  return make(
+  const more = named.length - boxes.length;
+  const box = make(
     "details",
-    { class: "menu", id: "tools-menu" },
+    {
+      class: "menu",
+      id: "tools-menu",
+      onkeydown: (event) => {
+        if (event.key !== "Escape" || !box.open) return;
+        event.stopPropagation();
+        box.open = false;
+        box.firstChild.focus();
+      },
+    },
     make("summary", { class: "chip" }, "Tools"),
-    make("div", { class: "choices", role: "group", "aria-label": "Tools" }, boxes),
+    make(
+      "div",
+      { class: "choices", role: "group", "aria-label": "Tools" },
+      boxes,
+      more > 0 ? make("p", { class: "notice" }, `${more.toLocaleString("en")} rarer ones: search for their names.`) : "",
+    ),
   );
+  document.addEventListener("pointerdown", (event) => {
+    if (!box.contains(event.target)) box.open = false;
+  });
+  return box;
 }
 
 function flip(set, value) {

@@ -3,12 +3,8 @@
 const all = JSON.parse(byId("overview-data").textContent);
 const runs = all.runs;
 
-/** Runs by their key: the trace id or, where several conversations share a trace, trace and conversation. */
-const places = new Map();
-runs.forEach((run, place) => {
-  run.key = places.has(run.trace) ? `${run.trace}.${run.conversation}` : run.trace;
-  places.set(run.key, place);
-});
+/** Where each run stands, by its id. */
+const places = new Map(runs.map((run, place) => [run.id, place]));
 
 /** Where each run's steps begin in the columns below; one more than there are runs. */
 const first = new Uint32Array(runs.length + 1);
@@ -72,41 +68,36 @@ async function unpacked(place) {
   const packed = atob(byId(`run-${place}`).textContent);
   const bytes = new Uint8Array(packed.length);
   for (let at = 0; at < packed.length; at++) bytes[at] = packed.charCodeAt(at);
-  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return JSON.parse(await new Response(plain).text());
+  const inflated = new DecompressionStream("deflate");
+  const writer = inflated.writable.getWriter(); // quicker than the stream of a blob
+  for (const done of [writer.write(bytes), writer.close()]) done.catch(() => {}); // what fails is told by the text
+  return JSON.parse(await new Response(inflated.readable).text());
 }
 
 /** Numbers of the messages that the model was shown at a step, oldest first. */
 function historyOf(steps, place) {
-  let parts = [];
-  let upTo = Infinity;
-  for (let at = place; at >= 0 && upTo > 0; at--) {
-    const keep = steps[at].keep ?? 0;
-    const added = steps[at].added ?? [];
-    if (upTo > keep) parts = added.slice(0, upTo - keep).concat(parts);
-    upTo = Math.min(upTo, keep);
+  const shown = [];
+  for (const { cut = [0, 0], added = [] } of steps.slice(0, place + 1)) {
+    shown.splice(...cut);
+    for (const number of added) shown.push(number);
   }
-  return parts;
+  return shown;
 }
 
 /** Of each message shown at a step: whether the step before was not shown it; and how many of that one's are gone. */
 function changes(steps, place) {
   const now = historyOf(steps, place);
-  const before = place ? historyOf(steps, place - 1) : [];
-  const keep = steps[place].keep ?? 0;
+  const before = place ? historyOf(steps, place - 1) : now;
+  const { cut: [begin, many] = [0, 0], added = [] } = steps[place];
   const left = new Map();
-  for (const message of before.slice(keep)) left.set(message, (left.get(message) ?? 0) + 1);
+  if (place) for (const message of before.slice(begin, begin + many)) left.set(message, (left.get(message) ?? 0) + 1);
   const fresh = now.map((message, at) => {
-    if (at < keep) return false;
+    if (!place || at < now.length - added.length) return false;
     const count = left.get(message) ?? 0;
     if (count) left.set(message, count - 1);
     return !count;
   });
-  return {
-    now,
-    fresh: place ? fresh : now.map(() => false),
-    gone: [...left.values()].reduce((sum, each) => sum + each, 0),
-  };
+  return { now, fresh, gone: [...left.values()].reduce((sum, each) => sum + each, 0) };
 }
 
 /** The candidate that was decided on. */

@@ -29,6 +29,16 @@ function byId(id) {
   return document.getElementById(id);
 }
 
+/** Draws a place anew; a button in it that has the focus hands it to the one of the same name that follows it. */
+function redrawn(place, draw) {
+  const nameOf = (each) => each.getAttribute("aria-label") ?? each.textContent;
+  const { activeElement } = document;
+  const name = activeElement?.matches("button") && place.contains(activeElement) ? nameOf(activeElement) : null;
+  draw();
+  if (name === null) return;
+  [...place.querySelectorAll("button")].find((each) => nameOf(each) === name)?.focus({ preventScroll: true });
+}
+
 /** Says something to people and screen readers for a moment. */
 function say(words) {
   const place = byId("said");

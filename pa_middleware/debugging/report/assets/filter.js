@@ -64,7 +64,7 @@ const KEYS = {
   outcome: (run) => ["failed", "unknown", "succeeded"].indexOf(outcomeOf(run)),
   name: (run) => nameOf(run),
   margin: (run) => (run.suspects.length ? -run.suspects[0][2] : NaN),
-  confidence: (run) => (run.confidence === null ? NaN : -run.confidence),
+  resamples: (run) => (run.resamples === null ? NaN : -run.resamples),
   duration: (run) => run.duration ?? NaN,
 };
 

@@ -27,7 +27,7 @@ function listen(act) {
     }
     const name = { ArrowDown: "j", ArrowUp: "k", Escape: "u" }[event.key] ?? event.key;
     if (event.key.startsWith("Arrow") && target.closest(".text, .detail, summary")) return;
-    if (name === "Enter" && target.closest("button, summary, a, [role=option].token")) return;
+    if (name === "Enter" && target.closest("button, summary, a, input, [role=option].token")) return;
     if (!Object.hasOwn(act, name)) return;
     event.preventDefault();
     act[name]();

@@ -112,6 +112,7 @@ function arrive() {
 }
 
 function start() {
+  if (!window.DecompressionStream) return; // what the page says without its script stays
   const theme = store.get("theme");
   if (theme === "dark" || theme === "light") setTheme(theme);
   const low = column.score.reduce((count, _, at) => count + (isLow(at) ? 1 : 0), 0);
@@ -164,6 +165,7 @@ function start() {
     },
   });
   window.addEventListener("hashchange", arrive);
+  byId("wait").remove();
   arrive();
   document.documentElement.dataset.ready = "yes";
 }

@@ -61,7 +61,7 @@ function contextOf(told, place) {
       "section",
       { class: "part" },
       make("h3", {}, "What the model saw"),
-      make("p", { class: "notice" }, "Not recorded: messages are content, and content capture was off."),
+      make("p", { class: "notice" }, notRecorded(told)),
     );
   }
   const added = fresh.filter(Boolean).length;
@@ -98,24 +98,36 @@ function contextOf(told, place) {
   );
 }
 
-/** What the tools answered, as a later step was shown it. */
+function notRecorded(told) {
+  return told.messages.length
+    ? "Not recorded of this step."
+    : "Not recorded: messages are content, and content capture was off.";
+}
+
+/** What came of a step: its tools' answers as a later step was shown them, else what the next step was newly shown. */
 function observationOf(told, place) {
-  const step = told.steps[place];
-  if (!step.calls?.length) return "";
-  const answers = new Map(step.answers ?? []);
-  const any = told.messages.length > 0;
-  const boxes = step.calls.map((id) =>
-    answers.has(id)
-      ? messageBox(told, answers.get(id))
-      : make(
-          "p",
-          { class: "notice" },
-          any
-            ? ["No later step was shown an answer to ", quoted(id, "mono", 60), "."]
-            : "Not recorded: content capture was off.",
-        ),
+  const { calls = [], answers = [] } = told.steps[place];
+  const part = (words, ...content) => make("section", { class: "part" }, make("h3", {}, words), content);
+  const note = (...words) => make("p", { class: "notice" }, words);
+  if (answers.length) {
+    const found = new Map(answers);
+    return part(
+      "Observation",
+      calls.map((id) =>
+        found.has(id)
+          ? messageBox(told, found.get(id))
+          : note("No later step was shown an answer to ", quoted(id, "mono", 60), "."),
+      ),
+    );
+  }
+  if (place + 1 === told.steps.length) return part("Observation", note("The run ends here."));
+  const { now, fresh } = changes(told.steps, place + 1);
+  if (!now.length) return part("Observation", note(notRecorded(told)));
+  const added = now.filter((_, at) => fresh[at]);
+  return part(
+    "What the next step was newly shown",
+    added.length ? added.map((number) => messageBox(told, number)) : note("Nothing new: all its messages were shown before."),
   );
-  return make("section", { class: "part" }, make("h3", {}, "Observation"), any ? boxes : boxes[0]);
 }
 
 /** Something that is made when it is opened. */

@@ -1,5 +1,8 @@
 // The list of runs.
 
+const RESAMPLES =
+  "Share of resamples of the steps' tokens in which the first suspect stays first. " +
+  "It says on how many tokens the suspicion rests; it is no probability of being right.";
 const COLUMNS = [
   ["outcome", "Outcome", "", "outcome"],
   ["name", "Run", "", "name"],
@@ -7,7 +10,7 @@ const COLUMNS = [
   ["length", "Steps", "right", "steps"],
   ["lowest", "Lowest", "right", "lowest"],
   ["margin", "Suspect", "", "suspect"],
-  ["confidence", "Sure", "right", "sure"],
+  ["resamples", "Resamples", "right", "resamples", RESAMPLES],
   ["duration", "Took", "right", "took"],
   ["start", "Started", "", "start"],
 ];
@@ -19,12 +22,16 @@ function buildOverview(open, sorted) {
   overview.heads = make(
     "div",
     { class: "heads", role: "row" },
-    COLUMNS.map(([key, words, kind, name]) => {
+    COLUMNS.map(([key, words, kind, name, hint]) => {
       const head = key
-        ? button(words, () => {
-            Object.assign(wanted, { descending: wanted.sort === key && !wanted.descending, sort: key });
-            sorted();
-          })
+        ? button(
+            words,
+            () => {
+              Object.assign(wanted, { descending: wanted.sort === key && !wanted.descending, sort: key });
+              sorted();
+            },
+            { hint },
+          )
         : make("span", {}, words);
       head.dataset.key = key ?? "";
       return make("span", { class: `cell ${name} ${kind}`, role: "columnheader" }, head);
@@ -90,8 +97,8 @@ function runRow(run, open) {
           ),
     ),
     cell(
-      "sure right",
-      run.confidence === null ? make("span", { class: "faint" }, "–") : `${Math.round(100 * run.confidence)} %`,
+      "resamples right",
+      run.resamples === null ? make("span", { class: "faint" }, "–") : `${Math.round(100 * run.resamples)} %`,
     ),
     cell("took right", lasting(run.duration)),
     cell("start", moment(run.start)),

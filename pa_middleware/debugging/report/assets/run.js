@@ -7,7 +7,11 @@ async function showRun(act) {
   const { run } = shown;
   const told = await detailsOf(run.place);
   if (shown.run !== run) return;
-  if (page.run !== run) buildRun(run, told, act);
+  if (page.run !== run) {
+    const { activeElement: focused, body } = document;
+    redrawn(byId("run"), () => buildRun(run, told, act));
+    if (focused === body || byId("overview").contains(focused)) page.list.box.focus({ preventScroll: true });
+  }
   const at = matches.runs.indexOf(run.place);
   page.position.textContent = at < 0 ? "not in the filter" : `${at + 1} of ${matches.runs.length.toLocaleString("en")}`;
   page.section.classList.toggle("comparing", shown.compare !== null);
@@ -44,7 +48,7 @@ function drawStep(act) {
         },
       })
     : [make("p", { class: "notice" }, "This run has no steps.")];
-  detail.replaceChildren(...content.flat().filter(Boolean));
+  redrawn(detail, () => detail.replaceChildren(...content.flat().filter(Boolean)));
   detail.scrollTop = 0;
 }
 
@@ -122,12 +126,12 @@ function suspects(run, act) {
       make("b", {}, run.stands ? "Suspects" : "No step stands out"),
       " ",
       make("span", { class: "faint" }, quoted(run.why.replace(/^no step stands out:?\s*/i, ""))),
-      run.confidence === null
+      run.resamples === null
         ? ""
         : make(
             "span",
-            { class: "sure", title: "Share of bootstraps over tokens in which the first suspect stays first" },
-            ` · first in ${Math.round(100 * run.confidence)} % of bootstraps`,
+            { class: "resamples", title: RESAMPLES },
+            ` · first in ${Math.round(100 * run.resamples)} % of resamples`,
           ),
     ),
     buttons.length

@@ -2,7 +2,6 @@
 // is first used; each slice of the work is short, so that typing never waits for it.
 
 const SLICE = 12;
-const AT_ONCE = 8;
 const texts = new Array(runs.length).fill(null);
 /** Of each step, 1 if the text is found in it. */
 const hit = new Uint8Array(total).fill(1);
@@ -26,12 +25,7 @@ async function search(query, progress) {
   let since = performance.now();
   for (let place = 0; place < runs.length; place++) {
     if (!texts[place]) {
-      const next = Array.from({ length: Math.min(AT_ONCE, runs.length - place) }, (_, more) => place + more);
-      await Promise.all(
-        next.map(async (each) => {
-          texts[each] ??= await textsOf(each);
-        }),
-      );
+      texts[place] = await textsOf(place);
       if (turn !== searching.turn) return undefined;
     }
     texts[place].forEach((text, step) => {

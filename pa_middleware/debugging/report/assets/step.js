@@ -30,7 +30,7 @@ function stepView(run, told, place, { changed, go, toggleTokens }) {
           "aria-pressed": String(shown.tokens),
         }),
         button("Copy link", () => copy(link(place), "Link"), { kind: "chip", hint: "Permalink of this step" }),
-        run.conversation
+        run.conversation && !run.conversation.includes("\0") // which no command can be given
           ? button("Copy replay", () => copy(replayOf(run, place), "Replay command"), {
               kind: "chip",
               hint: visible(replayOf(run, place)),
@@ -152,5 +152,6 @@ function replayOf(run, place) {
 function forShell(word) {
   if (/^[\w@%+=:,./-]+$/.test(word)) return word;
   if (word.search(HIDDEN) < 0) return `'${word.replaceAll("'", "'\\''")}'`;
-  return `$'${word.replace(/[\\']/g, "\\$&").replace(HIDDEN, code)}'`;
+  const escaped = (char) => code(char).replace(/^\\x([89a-f])/, "\\u00$1"); // \x80 and up would be bytes, not characters
+  return `$'${word.replace(/[\\']/g, "\\$&").replace(HIDDEN, escaped)}'`;
 }

@@ -24,7 +24,7 @@ function stepList(run, told, go) {
         rank && (run.stands || rank === 1)
           ? make(
               "span",
-              { class: run.stands && rank === 1 ? "rank-mark" : "rank-mark faint", title: `suspect ${rank}` },
+              { class: run.stands && rank === 1 ? "rank-mark" : "rank-mark faint", title: `suspect ${rank}`, role: "img", "aria-label": `suspect ${rank}` },
               String(rank),
             )
           : "",

@@ -22,7 +22,7 @@ const store = {
   },
 };
 
-/** Verdicts by the run's key: { step, reason }, the step by its number. */
+/** Verdicts by the run's id: { step, reason }, the step by its number. */
 const verdicts = (() => {
   try {
     const told = Object.entries(JSON.parse(store.get("verdicts") ?? "{}"));
@@ -32,16 +32,16 @@ const verdicts = (() => {
   }
 })();
 
-const verdictOf = (run) => verdicts.get(run.key) ?? null;
+const verdictOf = (run) => verdicts.get(run.id) ?? null;
 
 function setVerdict(run, verdict) {
-  if (verdict) verdicts.set(run.key, verdict);
-  else verdicts.delete(run.key);
+  if (verdict) verdicts.set(run.id, verdict);
+  else verdicts.delete(run.id);
   store.set("verdicts", JSON.stringify(Object.fromEntries(verdicts)));
 }
 
 /** Verdicts on runs of this report, in the report's order. */
-const verdictsHere = () => runs.filter(verdictOf).map((run) => ({ run: run.key, ...verdictOf(run) }));
+const verdictsHere = () => runs.filter(verdictOf).map((run) => ({ run: run.id, ...verdictOf(run) }));
 
 function exportVerdicts() {
   const lines = verdictsHere()
