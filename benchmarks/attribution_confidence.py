@@ -16,7 +16,7 @@ def confidence(tables: Tables, told: Details, least_margin: float, failed: Failu
     found = [explain(traced(told, least_margin, failed, row)) for row in range(len(failed.worlds))]
     hit = hits([[suspect.step for suspect in each.suspects] for each in found], worst(exact(tables, failed)))
     stands = np.array([each.stands_out for each in found])
-    sure = np.array([np.nan if each.confidence is None else each.confidence for each in found])
+    sure = np.array([np.nan if each.stays_first is None else each.stays_first for each in found])
     if np.isnan(sure).any():
         raise ValueError("an attribution has no confidence, though every token's log-ratio was given")
     bins = reliability(sure, hit)

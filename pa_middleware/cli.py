@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,11 +18,15 @@ from pa_middleware.replay_command import replay
 from pa_middleware.report_command import report
 from pa_middleware.trace_command import trace
 
-app = typer.Typer(
-    help="Guard LangGraph agents with progress advantage, and read what the guard recorded.",
-    no_args_is_help=True,
-    add_completion=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def start() -> None:
+    """Guard LangGraph agents with progress advantage, and read what the guard recorded."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a model wrote may be in no encoding that the terminal knows
+            stream.reconfigure(errors="backslashreplace")
 
 
 app.command()(attribute)

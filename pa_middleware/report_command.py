@@ -70,6 +70,8 @@ def report(
         written = write_report(counted.at_least_one(), out, rule=rule, threshold=threshold, title=title, app=app)
     except AttributionError as error:
         raise typer.BadParameter(visible(str(error)), param_hint="--rule and --threshold") from error
+    except CalibrationError as error:
+        raise typer.BadParameter(visible(str(error)), param_hint="--labels") from error
     except ValueError as error:
         raise typer.BadParameter(visible(str(error)), param_hint="TRACES") from error
     except OSError as error:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,8 +35,6 @@ def trace(
     from pa_middleware.debugging.table import render
     from pa_middleware.tracing import Reader
 
-    if isinstance(sys.stdout, TextIOWrapper):  # what a model wrote may be in no encoding that the terminal knows
-        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console()
     shown = 0
     try:

@@ -24,19 +24,20 @@ class RecordedRun:
 
     run: ScoredRun
     names: tuple[str, ...]
-    """Its conversation id, if that is its alone, and its trace ids."""
+    """Its conversation id, if that is its alone, its own ids, and the ids of traces in which no other run began."""
 
 
 def runs_from_traces(traces: Sequence[Run], *, tools: Mapping[str, Tier] | None = None) -> list[RecordedRun]:
     """Unlabelled runs.
 
     The traces of one conversation are one run, as when it was interrupted and resumed. If a step is told twice in them,
-    they are runs of their own, known by their trace ids.
+    they are runs of their own, known by their own ids.
 
     Args:
         traces: as `tracing.read` gives them.
         tools: names or globs -> tiers, before what was recorded; `Rules.tools` of the rules to be.
     """
+    began = Counter(trace.trace_id for trace in traces)
     conversations: dict[str, list[Run]] = defaultdict(list)
     for trace in traces:
         conversations[trace.conversation_id or f"trace {trace.trace_id}"].append(trace)
@@ -44,12 +45,17 @@ def runs_from_traces(traces: Sequence[Run], *, tools: Mapping[str, Tier] | None 
     for told in conversations.values():
         indexes = Counter(index for trace in told for index in {step.index for step in trace.steps})
         if max(indexes.values()) > 1:
-            found += [_recorded([trace], trace.trace_id, (trace.trace_id,), tools) for trace in told]
+            found += [_recorded([trace], trace.id, _names([trace], began), tools) for trace in told]
         else:
             name = told[0].conversation_id or told[0].trace_id
-            called = dict.fromkeys([name, *(trace.trace_id for trace in told)])
-            found.append(_recorded(told, name, tuple(called), tools))
+            found.append(_recorded(told, name, tuple(dict.fromkeys([name, *_names(told, began)])), tools))
     return found
+
+
+def _names(traces: Sequence[Run], began: Mapping[str, int]) -> tuple[str, ...]:
+    """What the traces of a run can be called by; `began` counts the runs that began in each trace."""
+    alone = [trace.trace_id for trace in traces if began[trace.trace_id] == 1]
+    return tuple(dict.fromkeys([*alone, *(trace.id for trace in traces)]))
 
 
 def run_from_records(

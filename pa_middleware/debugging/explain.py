@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pa_middleware.debugging.attribution import Rule, Suspect, attribute
+from pa_middleware.debugging.attribution import AttributionError, Rule, Suspect, attribute
 from pa_middleware.debugging.outlier import FEWEST, lowest_is_outlier
 from pa_middleware.debugging.tokens import share_of_resamples
 from pa_middleware.tracing import conventions as names
@@ -29,7 +29,7 @@ class Attribution:
     rule: Rule
     suspects: tuple[Suspect, ...]
     """Most suspect first; their `step` is an index into the run's steps. Empty if the rule suspects none."""
-    confidence: float | None
+    stays_first: float | None
     """Share of bootstraps over the steps' tokens in which the first suspect stays first: on how many tokens the
     suspicion rests, and no probability of being right. None for a single scored step, without the log-ratio of every
     token of every scored step, or where scores are no sum or mean over tokens."""
@@ -51,16 +51,19 @@ def explain(run: Run, rule: Rule = "lowest", *, threshold: float | None = None) 
     Raises:
         AttributionError: an unknown rule; `first_below` without a threshold, or a threshold with another rule.
     """
+    attribute([0.0], rule, threshold=threshold)  # refuses a wrong rule or threshold, whatever the run
     scores = [step.score for step in run.steps]
     if all(score is None for score in scores):
-        attribute([0.0], rule, threshold=threshold)  # refuses a wrong rule or threshold for any run
         return Attribution(rule, (), None, stands_out=False, why="no step of this run has a score")
-    suspects = attribute(scores, rule, threshold=threshold)
+    try:
+        suspects = attribute(scores, rule, threshold=threshold)
+    except AttributionError as error:  # a trace may hold any number
+        return Attribution(rule, (), None, stands_out=False, why=f"no step can be suspected: {error}")
     if not suspects:
         return Attribution(rule, (), None, stands_out=False, why=f"no step stands out: {_NO_SUSPECT[rule]}")
     stands_out, why = _standing(run, rule, suspects)
-    confidence = _confidence(run, rule, suspects[0].step, threshold)
-    return Attribution(rule, suspects, confidence, stands_out=stands_out, why=why)
+    stays_first = _stays_first(run, rule, suspects[0].step, threshold)
+    return Attribution(rule, suspects, stays_first, stands_out=stands_out, why=why)
 
 
 def _standing(run: Run, rule: Rule, suspects: tuple[Suspect, ...]) -> tuple[bool, str]:
@@ -98,7 +101,7 @@ def _rounding(step: TracedStep) -> float:
     return (selected.least_margin or 0.0) if selected is not None else 0.0
 
 
-def _confidence(run: Run, rule: Rule, first: int, threshold: float | None) -> float | None:
+def _stays_first(run: Run, rule: Rule, first: int, threshold: float | None) -> float | None:
     scored = _scores(run)
     if len(scored) == 1:  # it would be first whatever its tokens say
         return None

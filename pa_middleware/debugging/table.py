@@ -123,8 +123,8 @@ def _shadow(run: Run) -> Text | None:
 
 def _suspects(run: Run, found: Attribution) -> Text:
     lines = [Text(visible(found.why[:1].upper() + found.why[1:]) + ".")]
-    if found.confidence is not None:
-        lines[0].append(f" First in {found.confidence:.0%} of resamples of its tokens.")
+    if found.stays_first is not None:
+        lines[0].append(f" First in {found.stays_first:.0%} of resamples of its tokens.")
     for rank, suspect in enumerate(found.suspects[:_SUSPECTS], start=1):
         step = run.steps[suspect.step]
         told = f"{visible(step.decision[:_LONGEST])}{' in shadow mode' if _let_be(step) else ''}"

@@ -111,5 +111,5 @@ def test_a_failed_run_as_a_trace_is_explained_by_the_same_scores(failed: Failure
     for place, steps in enumerate(ranking(scores)):
         found = explain(traced(told, 0.0, failed, place))
         assert [suspect.step for suspect in found.suspects] == steps
-        assert found.confidence is not None
+        assert found.stays_first is not None
     assert exact(tables, failed).tolist() == scores.tolist()

@@ -31,7 +31,7 @@ def test_a_traced_run_and_its_records_are_the_same_run(tmp_path: Path) -> None:
         ScoredStep(kind="final_answer", score=1.5, policy_log_prob=-2.0, tokens=1),
     )
     assert (found.run.success, found.run.task, found.run.shaped) == (None, None, False)
-    assert found.names == ("one", read(file)[0].trace_id)
+    assert found.names == ("one", read(file)[0].trace_id, read(file)[0].id)
     noted = run_from_records(take_run("one", [0.5, -2.0, 1.5]), id="one", success=True, task="a task")
     assert noted == dataclasses.replace(found.run, success=True, task="a task")
 
@@ -124,17 +124,20 @@ def test_a_conversation_that_goes_on_in_another_trace_is_one_run(tmp_path: Path)
     second = dataclasses.replace(trace, trace_id="f" * 32, steps=trace.steps[2:])
     (found,) = runs_from_traces([second, first])
     assert found.run == runs_from_traces([trace])[0].run
-    assert set(found.names) == {"one", trace.trace_id, "f" * 32}
+    assert set(found.names) == {"one", trace.trace_id, "f" * 32, first.id, second.id}
 
 
-def test_two_runs_under_one_conversation_id_are_known_by_their_trace_ids(tmp_path: Path) -> None:
+def test_conversations_in_one_trace_are_not_known_by_its_id(tmp_path: Path) -> None:
+    (trace,) = read(recorded(tmp_path / "t.jsonl", {"one": [0.5, -2.0, 1.5]}))
+    other = dataclasses.replace(trace, conversation_id="other")
+    assert [each.names for each in runs_from_traces([trace, other])] == [("one", trace.id), ("other", other.id)]
+
+
+def test_two_runs_under_one_conversation_id_are_known_by_their_own_ids(tmp_path: Path) -> None:
     traces = read(recorded(tmp_path / "t.jsonl", {"one": [0.5, 1.5]}))
     traces += [dataclasses.replace(traces[0], trace_id="f" * 32)]
     found = runs_from_traces(traces)
-    assert [(each.run.id, each.names) for each in found] == [
-        (traces[0].trace_id, (traces[0].trace_id,)),
-        ("f" * 32, ("f" * 32,)),
-    ]
+    assert [(each.run.id, each.names) for each in found] == [(trace.id, (trace.trace_id, trace.id)) for trace in traces]
 
 
 # Which scorer

@@ -116,37 +116,43 @@ def test_a_wrong_question_is_an_error_for_every_run(scores: Any, rule: Any, thre
         explain(_run(scores), rule, threshold=threshold)
 
 
+def test_scores_beyond_the_float_range_are_said_to_be_so_and_stop_nothing() -> None:
+    found = explain(_run((-1.7e308, 1.7e308)))
+    assert (found.suspects, found.stands_out) == ((), False)
+    assert "beyond the float range" in found.why
+
+
 @pytest.mark.parametrize("rule", get_args(Rule))
-def test_confidence_is_the_share_of_resamples_whatever_steps_have_no_score(rule: Rule) -> None:
+def test_how_often_a_step_stays_first_is_the_share_of_resamples_whatever_steps_have_no_score(rule: Rule) -> None:
     threshold = -0.5 if rule == "first_below" else None
     tokens = [(0.1, 0.1), (0.0, 0.1), (-2.5, -2.5), (0.1, 0.2), (0.0, 0.0)]
     scores = [sum(each) for each in tokens]
     found = explain(_run(scores, tokens=tokens), rule, threshold=threshold)
-    assert found.confidence == 1.0
+    assert found.stays_first == 1.0
     gapped = explain(_run([None, *scores], tokens=[(0.0,), *tokens]), rule, threshold=threshold)
-    assert gapped.confidence == 1.0
+    assert gapped.stays_first == 1.0
 
 
-def test_confidence_is_taken_on_the_scale_of_the_scores() -> None:
+def test_resamples_are_taken_on_the_scale_of_the_scores() -> None:
     tokens = [(0.2, -0.8), (-0.5, 0.1), (0.3, 0.3), (-0.2, -0.2)]
     at = [explain(_run([-0.5] * 4, tokens=tokens, beta=beta), "first_below", threshold=-0.4) for beta in ("0.5", "2.0")]
-    assert at[0].confidence != at[1].confidence
-    assert explain(_run([-0.5] * 4, tokens=tokens, beta="?")).confidence is not None
+    assert at[0].stays_first != at[1].stays_first
+    assert explain(_run([-0.5] * 4, tokens=tokens, beta="?")).stays_first is not None
 
 
-def test_there_is_no_confidence_without_every_token_of_every_scored_step() -> None:
+def test_there_are_no_resamples_without_every_token_of_every_scored_step() -> None:
     run = _run(CLEAR)
     (first, *rest) = run.steps
     cut = replace(first, candidates=(replace(first.candidates[0], token_count=2),))
-    assert explain(run).confidence is not None
-    assert explain(replace(run, steps=(cut, *rest))).confidence is None
-    assert explain(replace(run, steps=(replace(first, candidates=()), *rest))).confidence is None
-    assert explain(_run(CLEAR, aggregation="min")).confidence is None
+    assert explain(run).stays_first is not None
+    assert explain(replace(run, steps=(cut, *rest))).stays_first is None
+    assert explain(replace(run, steps=(replace(first, candidates=()), *rest))).stays_first is None
+    assert explain(_run(CLEAR, aggregation="min")).stays_first is None
 
 
-def test_a_single_score_is_no_ground_for_confidence() -> None:
-    assert explain(_run((None, -9.0))).confidence is None
-    assert explain(_run((0.0, -9.0))).confidence == 1.0
+def test_a_single_score_is_not_resampled() -> None:
+    assert explain(_run((None, -9.0))).stays_first is None
+    assert explain(_run((0.0, -9.0))).stays_first == 1.0
 
 
 def test_a_recorded_run_is_explained_from_its_file(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Overview:
             "duration": (max(ends) - steps[0].start_ns) // 1_000_000 if ends else None,
             "shadow": any(step.mode == names.MODE_SHADOW for step in steps),
             "suspects": [[each.step, each.value, each.margin] for each in found.suspects[:_SUSPECTS]],
-            "resamples": found.confidence,
+            "resamples": found.stays_first,
             "stands": found.stands_out,
             "why": found.why,
             "number": _column([step.index for step in steps], range(len(steps))),
