@@ -36,16 +36,7 @@ function buildControls(changed) {
   controls.clear = button(
     "Clear",
     () => {
-      Object.assign(wanted, {
-        text: "",
-        least: null,
-        most: null,
-        low: false,
-        stands: false,
-        decisions: new Set(),
-        tools: new Set(),
-        outcomes: new Set(),
-      });
+      Object.assign(wanted, anything());
       changed(true);
     },
     { kind: "small quiet" },

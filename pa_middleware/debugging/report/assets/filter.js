@@ -1,7 +1,6 @@
 // Which runs and steps are wanted, and in which order the runs stand.
 
-/** Everything the reader set; `address.js` writes it into the permalink. */
-const wanted = {
+const anything = () => ({
   text: "",
   least: null,
   most: null,
@@ -10,9 +9,9 @@ const wanted = {
   decisions: new Set(),
   tools: new Set(),
   outcomes: new Set(),
-  sort: "lowest",
-  descending: false,
-};
+});
+/** Everything the reader set; `address.js` writes it into the permalink. */
+const wanted = { ...anything(), sort: "lowest", descending: false };
 /** What came of it: of each step 1 if it matches; the matching runs in their order; how many steps match. */
 const matches = { step: new Uint8Array(total).fill(1), runs: [], steps: 0 };
 
