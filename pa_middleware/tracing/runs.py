@@ -155,9 +155,3 @@ class Run:
     def id(self) -> str:
         """Tells the run from every other."""
         return f"{self.trace_id}.{self.conversation_id}" if self.conversation_id else self.trace_id
-
-    @property
-    def lowest(self) -> TracedStep | None:
-        """The step with the lowest score, the first of several; None if no step has a score."""
-        scored = [step for step in self.steps if step.score is not None]
-        return min(scored, key=lambda step: step.score if step.score is not None else 0.0, default=None)
