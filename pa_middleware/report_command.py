@@ -49,14 +49,12 @@ def report(
     from pa_middleware.debugging.labelled import label_runs
     from pa_middleware.debugging.report import write_report
     from pa_middleware.tracing import Reader
-    from pa_middleware.tracing.otlp import trace_files
     from pa_middleware.tracing.visible import visible
 
     if (rule == "first_below") != (threshold is not None):
         raise typer.BadParameter("goes with --rule first_below; give both, or neither", param_hint="--threshold")
     try:
         reader = Reader(traces)
-        read = [file for each in traces for file in trace_files(each)]
     except OSError as error:
         raise typer.BadParameter(visible(str(error)), param_hint="TRACES") from error
     files = [labels] if labels is not None else [found for each in traces if (found := each / LABELS).is_file()]
@@ -64,7 +62,7 @@ def report(
         counted = _Counted(label_runs(reader.runs(), [label for file in files for label in read_labels(file)]))
     except (OSError, CalibrationError) as error:
         raise typer.BadParameter(visible(str(error)), param_hint="--labels") from error
-    if out.exists() and any(out.samefile(file) for file in (*read, *files)):
+    if out.exists() and any(out.samefile(file) for file in (*reader.files, *files)):
         raise typer.BadParameter(f"{visible(str(out))!r} is one of the files to read; give another", param_hint="--out")
     try:
         written = write_report(counted.at_least_one(), out, rule=rule, threshold=threshold, title=title, app=app)

@@ -38,7 +38,8 @@ def trace(
     console = Console()
     shown = 0
     try:
-        found = _only(Reader(list(files)).runs(), run) if run else Reader(list(files)).runs()
+        runs = Reader(files).runs()
+        found = _only(runs, run) if run else runs
         for each in deque(found, maxlen=last) if last else found:
             console.print(render(each, explain(each, rule, threshold=threshold)))
             shown += 1

@@ -54,7 +54,7 @@ def render(run: Run, found: Attribution) -> RenderableType:
             _bar(step, largest),
             _number(step.threshold),
             _decision(step),
-            str(len(step.candidates) or step.attributes.get(names.CANDIDATE_COUNT, 0)),
+            str(step.draws),
         )
     return Group(*(part for part in (table, _suspects(run, found), _shadow(run), Text()) if part is not None))
 

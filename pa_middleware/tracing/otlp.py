@@ -89,26 +89,32 @@ def parse(line: bytes) -> dict[str, Any]:
 
 def spans(request: dict[str, Any]) -> Iterator[SpanRecord]:
     """The spans of one line."""
-    for resource in _dicts(request.get("resourceSpans")):
-        for scope in _dicts(resource.get("scopeSpans")):
-            for span in _dicts(scope.get("spans")):
-                trace_id, span_id = span.get("traceId"), span.get("spanId")
-                if not (isinstance(trace_id, str) and trace_id and isinstance(span_id, str) and span_id):
-                    continue
-                yield SpanRecord(
-                    trace_id=trace_id,
-                    span_id=span_id,
-                    parent_id=str(span.get("parentSpanId") or ""),
-                    name=str(span.get("name") or ""),
-                    start_ns=_integer(span.get("startTimeUnixNano")) or 0,
-                    end_ns=_integer(span.get("endTimeUnixNano")),
-                    attributes=_attributes(span.get("attributes")),
-                )
+    for resource in dicts(request.get("resourceSpans")):
+        for scope in dicts(resource.get("scopeSpans")):
+            for span in dicts(scope.get("spans")):
+                if (record := span_record(span)) is not None:
+                    yield record
+
+
+def span_record(span: dict[str, Any]) -> SpanRecord | None:
+    """One span of a line; None if it has no ids."""
+    trace_id, span_id = span.get("traceId"), span.get("spanId")
+    if not (isinstance(trace_id, str) and trace_id and isinstance(span_id, str) and span_id):
+        return None
+    return SpanRecord(
+        trace_id=trace_id,
+        span_id=span_id,
+        parent_id=str(span.get("parentSpanId") or ""),
+        name=str(span.get("name") or ""),
+        start_ns=_integer(span.get("startTimeUnixNano")) or 0,
+        end_ns=_integer(span.get("endTimeUnixNano")),
+        attributes=_attributes(span.get("attributes")),
+    )
 
 
 def _attributes(pairs: object) -> dict[str, Value]:
     found: dict[str, Value] = {}
-    for pair in _dicts(pairs):
+    for pair in dicts(pairs):
         key, value = pair.get("key"), _value(pair.get("value"))
         if isinstance(key, str) and value is not None:
             found[key] = value
@@ -121,7 +127,7 @@ def _value(value: object) -> Value | None:
     if "arrayValue" in value:
         array = value["arrayValue"]
         items = array.get("values") if isinstance(array, dict) else None
-        return tuple(item for each in _dicts(items) if (item := _scalar(each)) is not None)
+        return tuple(item for each in dicts(items) if (item := _scalar(each)) is not None)
     return _scalar(value)
 
 
@@ -154,6 +160,7 @@ def _real(number: object) -> float | None:
     return real if math.isfinite(real) else None
 
 
-def _dicts(items: object) -> Iterator[dict[str, Any]]:
+def dicts(items: object) -> Iterator[dict[str, Any]]:
+    """The objects in a list, whatever else may be in it; none if it is no list."""
     if isinstance(items, list):
         yield from (item for item in items if isinstance(item, dict))

@@ -46,6 +46,11 @@ class Reader:
         sources = [path] if isinstance(path, str | os.PathLike) else list(path)
         self._sources = {os.fspath(source): trace_files(source) for source in sources}
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read."""
+        return [file for found in self._sources.values() for file in found]
+
     def runs(self) -> Iterator[Run]:
         """The runs, in the order they began, each whole; those of which no step was told are left out.
 
@@ -53,7 +58,7 @@ class Reader:
         one run.
         """
         places = self._places()
-        lines = Lines([file for found in self._sources.values() for file in found])
+        lines = Lines(self.files)
         for key, place in sorted(places.items(), key=lambda each: (each[1].start_ns, each[0])):
             told = {(span.trace_id, span.span_id): span for span in lines.spans(key, place)}
             run = assemble_run(key[0], told.values())

@@ -131,6 +131,12 @@ class TracedStep:
         }
 
     @property
+    def draws(self) -> int:
+        """How many candidates the step had, whether or not their spans are there."""
+        told = self.attributes.get(names.CANDIDATE_COUNT, 0)
+        return len(self.candidates) or (told if isinstance(told, int) else 0)
+
+    @property
     def selected(self) -> TracedCandidate | None:
         """The candidate that was decided on."""
         return next((each for each in self.candidates if each.index == self.selected_index), None)

@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from pa_middleware.debugging.push.scores import Score, scores
-from pa_middleware.tracing.otlp import requests, spans
+from pa_middleware.tracing.otlp import dicts, requests, span_record
 
 LIMIT = 2 * 2**20
 """Bytes of a request before it is compressed; only a span that is larger by itself makes a larger one."""
@@ -67,7 +67,7 @@ def batches(files: Iterable[Path]) -> Iterator[Batch]:
                 except (ParseError, ValueError, TypeError, AttributeError, RecursionError):
                     batch.malformed += 1
                     continue
-                for record in spans({"resourceSpans": [{"scopeSpans": [{"spans": [told]}]}]}):
+                if (record := span_record(told)) is not None:
                     batch.scores.extend(scores(record))
     if batch.spans or batch.malformed:
         yield batch
@@ -75,8 +75,8 @@ def batches(files: Iterable[Path]) -> Iterator[Batch]:
 
 def _spans(request: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
     """Each span of a line, with its resource and scope as a `ResourceSpans` that is otherwise empty."""
-    for resource in _dicts(request.get("resourceSpans")):
-        for scope in _dicts(resource.get("scopeSpans")):
+    for resource in dicts(request.get("resourceSpans")):
+        for scope in dicts(resource.get("scopeSpans")):
             frame = _kept(resource, "resource", "schemaUrl")
             frame["scopeSpans"] = [_kept(scope, "scope", "schemaUrl")]
             told = scope.get("spans")
@@ -106,8 +106,3 @@ def _with_ids(told: dict[str, Any]) -> dict[str, Any]:
 
 def _kept(told: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: told[name] for name in names if name in told}
-
-
-def _dicts(items: object) -> Iterator[dict[str, Any]]:
-    if isinstance(items, list):
-        yield from (item for item in items if isinstance(item, dict))

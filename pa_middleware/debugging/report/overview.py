@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pa_middleware.debugging.explain import Attribution
 from pa_middleware.tracing import conventions as names
-from pa_middleware.tracing.runs import Run, TracedStep
+from pa_middleware.tracing.runs import Run
 
 _SUSPECTS = 10
 """Suspects told of a run."""
@@ -58,18 +58,12 @@ class Overview:
             "threshold": _alike([step.threshold for step in steps]),
             "decision": [self._decisions[step.decision] for step in steps],
             "action": [self._actions[step.tool_names or (step.action_kind,)] for step in steps],
-            "draws": _alike([draws(step) for step in steps]),
+            "draws": _alike([step.draws for step in steps]),
         }
 
     def shared(self) -> dict[str, Any]:
         """What the numbers in the rows stand for. An action is the names of its tools, or else its kind."""
         return {"actions": list(self._actions), "decisions": list(self._decisions)}
-
-
-def draws(step: TracedStep) -> int:
-    """How many candidates a step had, whether or not their spans are there."""
-    told = step.attributes.get(names.CANDIDATE_COUNT, 0)
-    return len(step.candidates) or (told if isinstance(told, int) else 0)
 
 
 def _column(values: Sequence[int], usual: Sequence[int]) -> list[int] | None:
