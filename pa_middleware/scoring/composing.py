@@ -58,6 +58,8 @@ class Composer:
             truncated=truncated,
             confidence=Confidence(*map(tuple, rows[:, 1:].T.tolist())) if rows.shape[1] > 1 else None,
             token_ids=action.ids,
+            token_log_probs=tuple(policy.tolist()),
+            reference_token_log_probs=tuple(reference.tolist()),
         )
 
     def _aggregate(self, policy: Floats, reference: Floats) -> float:

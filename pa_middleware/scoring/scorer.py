@@ -81,6 +81,10 @@ class CandidateScore:
     token_ids: tuple[int, ...] = ()
     """The scored tokens, parallel to `token_log_ratios`; empty if the scorer does not say. One that does may have a
     method `token_texts(ids)`, which answers the text of each, for people to read."""
+    token_log_probs: tuple[float, ...] = ()
+    """log pi_theta of each scored token, nats; empty if the scorer does not say."""
+    reference_token_log_probs: tuple[float, ...] = ()
+    """log pi_ref of the same tokens."""
 
     @property
     def token_count(self) -> int:

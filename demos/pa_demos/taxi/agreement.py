@@ -28,12 +28,13 @@ def weighted_spearman(x: Table, y: Table, weight: Table) -> float:
     return weighted_pearson(weighted_ranks(x, weight), weighted_ranks(y, weight), weight)
 
 
-def agreement(log_policy: Table, log_reference: Table) -> dict[str, float]:
+def agreement(log_policy: Table, log_reference: Table, *, beta: float = BETA) -> dict[str, float]:
     """Every figure a pair is held to, against the exact soft optimum of its own reference.
 
     Args:
         log_policy: log pi_theta, float64 [500, 7], nats.
         log_reference: log pi_ref, likewise.
+        beta: weight of the KL penalty that the policy was trained with.
 
     Returns:
         Success probabilities within 30 steps, and for each of three weightings (`policy_states`: states the policy
@@ -42,8 +43,8 @@ def agreement(log_policy: Table, log_reference: Table) -> dict[str, float]:
         the two sets of states top-1 agreement and mean regret of the action with the highest score.
     """
     reference, policy = np.exp(log_reference), np.exp(log_policy)
-    best = soft_optimum(reference)
-    score = BETA * (log_policy - log_reference)
+    best = soft_optimum(reference, beta=beta)
+    score = beta * (log_policy - log_reference)
     at_policy, success = occupancy(policy)
     at_reference, reference_success = occupancy(reference)
     figures = {

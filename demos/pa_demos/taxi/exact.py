@@ -34,12 +34,13 @@ class SoftOptimum:
     """[S, 7]: probabilities."""
 
 
-def soft_optimum(reference: Table, tolerance: float = 1e-12) -> SoftOptimum:
+def soft_optimum(reference: Table, tolerance: float = 1e-12, *, beta: float = BETA) -> SoftOptimum:
     """Soft value iteration.
 
     Args:
         reference: pi_ref, float64 [500, 7], positive, rows summing to 1.
         tolerance: stop when no value moves by more.
+        beta: weight of the KL penalty, units of reward per nat.
     """
     world = dynamics()
     log_reference = np.log(reference)
@@ -47,13 +48,13 @@ def soft_optimum(reference: Table, tolerance: float = 1e-12) -> SoftOptimum:
     v = np.zeros(len(reference))
     while True:
         q = world.reward + GAMMA * going * (world.probability * v[world.next_state]).sum(axis=-1)
-        updated = BETA * np.logaddexp.reduce(log_reference + q / BETA, axis=-1)
+        updated = beta * np.logaddexp.reduce(log_reference + q / beta, axis=-1)
         converged = np.abs(updated - v).max() < tolerance
         v = updated
         if converged:
             break
     advantage = q - v[:, None]
-    return SoftOptimum(q, v, advantage, np.exp(log_reference + advantage / BETA))
+    return SoftOptimum(q, v, advantage, np.exp(log_reference + advantage / beta))
 
 
 def occupancy(policy: Table) -> tuple[Table, float]:

@@ -39,6 +39,8 @@ Table = NDArray[np.float64]
 class Settings:
     """Of one reinforcement run."""
 
+    beta: float = BETA
+    """Weight of the KL penalty, units of reward per nat."""
     iterations: int = 50
     episodes: int = 4_096
     """An iteration, at first."""
@@ -88,7 +90,7 @@ class Critic:
         weight /= np.maximum(mass, 1e-9)[:, None]
         for _ in range(self._settings.sweeps):
             gain = self._gain(samples)
-            backup = (weight * (gain - BETA * log_ratio)).sum(axis=-1)
+            backup = (weight * (gain - self._settings.beta * log_ratio)).sum(axis=-1)
             self.value += np.where(known, self._settings.critic_rate * (backup - self.value), 0.0)
         return seen * (self._gain(samples) - self.value[:, None])
 
@@ -136,13 +138,13 @@ def reinforce(
         advantage = critic.learn(samples, probability, log_policy - log_reference)
         weight = np.sqrt(samples.counts())[table.states]
         # A damped step: the whole way at once lets an error of the network swing the critic, and that the network.
-        damped = (1 - settings.step) * BETA * (log_policy - log_reference) + settings.step * advantage
+        damped = (1 - settings.step) * settings.beta * (log_policy - log_reference) + settings.step * advantage
         target = torch.tensor(damped[table.states], dtype=torch.float32)
         weights = torch.tensor(weight / weight.mean(), dtype=torch.float32)
         losses = []
         for _ in range(settings.updates):
             rows = next(batches)
-            miss = BETA * (table(policy, rows) - reference_rows[rows]) - target[rows]
+            miss = settings.beta * (table(policy, rows) - reference_rows[rows]) - target[rows]
             loss = (weights[rows] * _huber(miss, settings.huber)).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
