@@ -24,6 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pa_middleware.guard.drawing import Itself, drawing
 from pa_middleware.scoring.cache_names import cache_argument, cache_of
+from pa_middleware.scoring.causal_lm import context_length
+from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.rendering import Renderer
 from pa_transformers.prompt_cache import PromptReader
 from pa_transformers.tool_calls import parse_tool_calls
@@ -37,8 +39,11 @@ class LocalChatModel(BaseChatModel):
     Example:
         model = LocalChatModel(model=AutoModelForCausalLM.from_pretrained(...), tokenizer=...).bind_tools(tools)
 
+    A turn ends where the model's context does, as it does at `max_new_tokens`.
+
     Raises:
         PairError: the tokenizer has no chat template that can be rendered safely.
+        ContextLengthError: on a call whose prompt leaves no room for a turn.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -100,6 +105,11 @@ class LocalChatModel(BaseChatModel):
         if stop:
             raise ValueError(f"stop is {stop!r}; this model stops at the end of its turn only")
         prompt = self._renderer.prompt(messages, kwargs.get("tools") or ())
+        if self._room(prompt) < 1:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens; the model can read {context_length(self.model)}, turn included. "
+                "Shorten what the agent is shown"
+            )
         ids = self._draw(prompt)
         finished = ids[-1] in self._stop_ids
         text = str(self.tokenizer.decode(ids[:-1] if finished else ids))
@@ -142,15 +152,21 @@ class LocalChatModel(BaseChatModel):
             output = self.model(input_ids=torch.tensor([list(prompt)] * rows, device=device), use_cache=True)
             logits, past = output.logits[:, -1], cache_of(output)
         draws: list[list[int]] = [[] for _ in range(rows)]
+        most = min(self.max_new_tokens, self._room(prompt))
         while True:
             chosen = self._choose(logits)
             for draw, token in zip(draws, chosen[:, 0].tolist(), strict=True):
                 if not (draw and draw[-1] in self._stop_ids):
                     draw.append(token)
-            if all(draw[-1] in self._stop_ids or len(draw) == self.max_new_tokens for draw in draws):
+            if all(draw[-1] in self._stop_ids or len(draw) == most for draw in draws):
                 return draws
             output = self.model(input_ids=chosen.to(device), **cache_argument(self.model, past), use_cache=True)
             logits, past = output.logits[:, -1], cache_of(output)
+
+    def _room(self, prompt: Sequence[int]) -> int:
+        """Tokens that fit into the model's context behind a prompt."""
+        longest = context_length(self.model)
+        return self.max_new_tokens if longest is None else longest - len(prompt)
 
     def _choose(self, logits: torch.Tensor) -> torch.Tensor:
         """The next token of each row, int64 [rows, 1]."""

@@ -49,8 +49,7 @@ class CausalLM:
     @property
     def max_length(self) -> int | None:
         """Tokens the model can read at once; None if its config does not say."""
-        length = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(length) if length else None
+        return context_length(self.model)
 
     @property
     def vocabulary_size(self) -> int:
@@ -122,3 +121,9 @@ class CausalLM:
         length = max((len(query.ids) for query in queries), default=0)
         if self.max_length is not None and length > self.max_length:
             raise ContextLengthError(f"{length} tokens are to be read; the model can read {self.max_length}")
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Tokens that a model can read at once; None if its config does not say."""
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(length) if length else None

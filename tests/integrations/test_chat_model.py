@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +36,7 @@ from transformers import (
 
 from pa_middleware import Guard, GuardState, Rules
 from pa_middleware.guard.drawing import Together, together
-from pa_middleware.scoring.errors import PairError
+from pa_middleware.scoring.errors import ContextLengthError, PairError
 
 REFERENCE = Path(pa_demos.taxi.__file__).parent / "pair" / "reference"
 STATE = int(active_states()[211])
@@ -254,6 +255,23 @@ def test_a_turn_cut_at_max_new_tokens_says_so(weights: LlamaForCausalLM, tokeniz
     assert drawn.usage_metadata["output_tokens"] == 2
     assert drawn.tool_calls == []
     assert [call["error"] for call in drawn.invalid_tool_calls] == ["the call has no end"]
+
+
+def test_a_turn_ends_where_the_models_context_does_and_a_prompt_beyond_it_is_refused(
+    tokenizer: PreTrainedTokenizerFast, weights: LlamaForCausalLM
+) -> None:
+    prompt = _ask(LocalChatModel(model=weights, tokenizer=tokenizer)).usage_metadata
+    assert prompt is not None
+    narrow = copy.deepcopy(weights)
+    narrow.config.max_position_embeddings = prompt["input_tokens"] + 2
+    model = LocalChatModel(model=narrow, tokenizer=tokenizer, seed=1)
+    answer = _ask(model)
+    assert answer.response_metadata["finish_reason"] == "length"
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["output_tokens"] == 2
+    narrow.config.max_position_embeddings = prompt["input_tokens"]
+    with pytest.raises(ContextLengthError, match=f"has {prompt['input_tokens']} tokens"):
+        _ask(model)
 
 
 def test_bound_tools_are_in_the_prompt(model: LocalChatModel, tokenizer: PreTrainedTokenizerFast) -> None:
