@@ -16,6 +16,7 @@ from pa_middleware.gain_command import gain
 from pa_middleware.push_command import push
 from pa_middleware.replay_command import replay
 from pa_middleware.report_command import report
+from pa_middleware.score_command import score
 from pa_middleware.trace_command import trace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -35,6 +36,7 @@ app.command()(gain)
 app.command()(push)
 app.command()(replay)
 app.command()(report)
+app.command()(score)
 app.command()(trace)
 
 

@@ -18,12 +18,13 @@ from pa_middleware.debugging.who_and_when import LabelledRun
 from pa_middleware.scoring.errors import ContextLengthError, RenderingError, UnscorableActionError
 from pa_middleware.scoring.scorer import Scorer, Step
 
-_UNSCORED: tuple[tuple[type[Exception], str], ...] = (
+_WHY: tuple[tuple[type[Exception], str], ...] = (
     (ContextLengthError, "longer than the pair can read"),
     (RenderingError, "refused by the chat template"),
     (UnscorableActionError, "not scorable"),
 )
-"""Why an action may have no score. Anything else that a scorer raises is an error of the whole."""
+UNSCORED = tuple(kind for kind, _ in _WHY)
+"""What may be raised for a single action. Anything else that a scorer raises is an error of the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,11 @@ def score_run(scorer: Scorer, run: LabelledRun) -> list[ScoredAction]:
     return [_scored(scorer, run.history[index].author, index, step) for index, step in steps(run, run.name)]
 
 
+def why_not(error: Exception) -> str:
+    """Why an action has no score, from what was raised for it."""
+    return next(why for kind, why in _WHY if isinstance(error, kind))
+
+
 def why_unscored(actions: Sequence[ScoredAction]) -> dict[str, int]:
     """How many actions have no score, by reason."""
     return dict(Counter(action.unscored for action in actions if action.score is None))
@@ -79,7 +85,6 @@ def why_unscored(actions: Sequence[ScoredAction]) -> dict[str, int]:
 def _scored(scorer: Scorer, agent: str, index: int, step: Step) -> ScoredAction:
     try:
         (found,) = scorer.score([step])[0].candidates
-    except tuple(kind for kind, _ in _UNSCORED) as error:
-        why = next(why for kind, why in _UNSCORED if isinstance(error, kind))
-        return ScoredAction(index, agent, None, unscored=why)
+    except UNSCORED as error:
+        return ScoredAction(index, agent, None, unscored=why_not(error))
     return ScoredAction(index, agent, found.score, found.token_count, found.truncated)

@@ -61,6 +61,11 @@ class LabelledRun:
         return tuple(index for index, message in enumerate(self.history) if message.by_agent)
 
 
+def author_of(message: Mapping[str, Any]) -> str:
+    """Who wrote a message: its name, else its role, without a note in brackets."""
+    return str(message.get("name") or message.get("role") or "").partition(" (")[0].strip()
+
+
 def read_labelled_runs(path: str | os.PathLike[str]) -> list[LabelledRun]:
     """The run of a file, or those of all files of a folder that end in .json: 2.json before 10.json.
 
@@ -80,6 +85,15 @@ def _read(file: Path) -> LabelledRun:
         told = json.loads(file.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise LabelledRunError(f"{str(file)!r} is no JSON: {error}") from error
+    return labelled_run(file, told)
+
+
+def labelled_run(file: Path, told: object) -> LabelledRun:
+    """The run of a file's JSON.
+
+    Raises:
+        LabelledRunError: it is no such run.
+    """
     if not isinstance(told, dict):
         raise _wrong(file, "it", told, "a JSON object of one run")
     history = told.get("history")
@@ -107,7 +121,7 @@ def _message(file: Path, number: int, message: object) -> Message:
     content = message.get("content")
     if not isinstance(content, str):
         raise _wrong(file, f"{where}.content", content, "a text")
-    return Message(author.partition(" (")[0].strip(), content)
+    return Message(author_of(message), content)
 
 
 def _step(value: object) -> int | None:

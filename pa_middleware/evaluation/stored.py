@@ -6,11 +6,13 @@ float32, so that what is read is what was measured, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pa_middleware.evaluation.trajectory import Trajectory
 
 Floats = NDArray[np.float32]
 VERSION = 1
@@ -58,6 +60,18 @@ class StoredRun:
     external: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     """By the name of another reward model: its score of each step, in order; of one that scores whole runs, one
     number. High is good."""
+
+
+def stored(trajectory: Trajectory, steps: Sequence[StoredStep]) -> StoredRun:
+    """A run with what was said of its actions."""
+    return StoredRun(
+        id=trajectory.id,
+        task=trajectory.task or trajectory.id,
+        reward=trajectory.reward,
+        mistake_step=trajectory.mistake_step,
+        characters=tuple(len(str(message.get("content") or "")) for message in trajectory.messages),
+        steps=tuple(steps),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Message = Mapping[str, Any]
 """`role` and `content` (text) as they were written; `name` if the writer has one; an assistant's `tool_calls`, each
-with `name`, `arguments` (an object, or text that is no JSON object) and `id`; a tool's `tool_call_id`."""
+with `name`, `arguments` (an object, or text that is no JSON object) and `id`, and its `reasoning_content`; a tool's
+`tool_call_id`."""
 
 SUCCESS = 1.0
 """Reward from which a run counts as a success, as in the paper's official code."""
@@ -36,8 +37,15 @@ class Trajectory:
     """Messages of more than one agent: each sees the others' as a user's."""
     question: str = ""
     """The task's text, where the messages need not hold it."""
+    shown: Mapping[int, tuple[Message, ...]] = field(default_factory=dict)
+    """What the agent saw before each action, where that is not just the messages before it."""
 
     @property
     def success(self) -> bool | None:
         """Whether the reward is at least 1; None if there is none."""
         return None if self.reward is None else self.reward >= SUCCESS
+
+    def agent(self, index: int) -> str:
+        """Who wrote a message; "" where there is one agent only."""
+        message = self.messages[index]
+        return str(message.get("name") or message.get("role") or "") if self.several_agents else ""

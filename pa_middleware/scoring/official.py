@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+MAX_LENGTH = 16_384
+"""Ids that the official code keeps of a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class OfficialRendering:
@@ -25,7 +28,21 @@ class OfficialRendering:
     spans: tuple[tuple[int, int], ...]
     """(first, past-last) position of each message's tokens; (0, 0) once truncation has removed it."""
     is_action: tuple[bool, ...]
-    """Which messages the official code scores: the assistant's."""
+    """Which messages the official code scores."""
+    truncated: bool
+    """Whether ids were cut off."""
+
+    @property
+    def scored(self) -> tuple[tuple[int, int] | None, ...]:
+        """For each message the (first, past-last) position of the tokens that are scored; None if there are none.
+
+        The first token of the row has nothing before it that could predict it.
+        """
+        spans = [(max(first, 1), past) for first, past in self.spans]
+        return tuple(
+            (first, past) if acts and past > first else None
+            for acts, (first, past) in zip(self.is_action, spans, strict=True)
+        )
 
 
 def official_texts(messages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[bool]]:
@@ -54,8 +71,23 @@ def official_texts(messages: Sequence[Mapping[str, Any]]) -> tuple[list[str], li
     return texts, [message.get("role", "") == "assistant" for message in messages]
 
 
+def official_attribution_texts(messages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[bool]]:
+    """The same for failure attribution: every message that says something is an action, but for a human's first one."""
+    texts, is_action = [], []
+    for position, message in enumerate(messages):
+        role, body = str(message.get("role", "")), str(message.get("content") or "")
+        newline = "\n" if position else ""
+        texts.append(f"{newline}[{role}]: {body}")
+        is_action.append(bool(body.strip()) and not (position == 0 and role.lower() == "human"))
+    return texts, is_action
+
+
 def render_official(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, max_length: int = 16_384
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    max_length: int = MAX_LENGTH,
+    attribution: bool = False,
 ) -> OfficialRendering:
     """Token ids of a whole run as the official code makes them: message by message, the oldest ids cut off at a limit.
 
@@ -63,8 +95,9 @@ def render_official(
         tokenizer: any; its own treatment of control tokens in text applies.
         messages: as `official_texts` takes them.
         max_length: ids kept, counted from the end.
+        attribution: render as `official_attribution_texts` does.
     """
-    texts, is_action = official_texts(messages)
+    texts, is_action = (official_attribution_texts if attribution else official_texts)(messages)
     ids: list[int] = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     ends = [len(ids)]
     for text in texts:
@@ -72,4 +105,4 @@ def render_official(
         ends.append(len(ids))
     cut = max(0, len(ids) - max_length)
     kept = [max(0, end - cut) for end in ends]
-    return OfficialRendering(tuple(ids[cut:]), tuple(pairwise(kept)), tuple(is_action))
+    return OfficialRendering(tuple(ids[cut:]), tuple(pairwise(kept)), tuple(is_action), truncated=cut > 0)
