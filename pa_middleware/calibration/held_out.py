@@ -15,21 +15,11 @@ from numpy.typing import NDArray
 
 from pa_middleware.calibration.conformal import Floats, Integers, conformal_threshold, equal_weights
 from pa_middleware.calibration.signals import Signal
+from pa_middleware.intervals import Estimate, estimate, resamples
 
 MAX_FOLDS = 10
-RESAMPLES = 2000
-_CHUNK = 50  # resamples at a time; bounds the memory at that many times the tasks
 
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """A share, with a 95 % interval from resampling the tasks."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +27,11 @@ class HeldOut:
     """One way to stop runs, on runs it was not calibrated on."""
 
     name: str
-    false_alarms: Rate
+    false_alarms: Estimate
     """Of successful runs, the share that was ever stopped."""
-    power: Rate
+    power: Estimate
     """Of failed runs, the share that was ever stopped."""
-    early: Rate
+    early: Estimate
     """Of failed runs, the share that was stopped before their last third."""
     lead: float | None
     """Median over the stopped failed runs: steps between the first stop and the end. None if none was stopped."""
@@ -53,7 +43,7 @@ class Comparison:
 
     rows: tuple[HeldOut, ...]
     """The scorer first."""
-    better_than_random: Rate
+    better_than_random: Estimate
     """Power of the scorer minus power of random numbers, paired."""
     folds: int
 
@@ -109,14 +99,14 @@ def compare(
         shares.append(_by_task(stopped, ~success, tasks))
         shares.append(_by_task(stopped & (3 * stop < 2 * lengths), ~success, tasks))
     drawn = _resampled(shares, random)
-    rates = [_rate(_mean(*share), draws) for share, draws in zip(shares, drawn, strict=True)]
+    rates = [estimate(_mean(*share), draws) for share, draws in zip(shares, drawn, strict=True)]
     scorer, chance = 1, 3 * list(signals).index("random") + 1
     difference = rates[scorer].value - rates[chance].value
     rows = tuple(
         HeldOut(name, *_three(rates, 3 * place), lead=_lead(stops[name], lengths, ~success))
         for place, name in enumerate(signals)
     )
-    return Comparison(rows, _rate(difference, drawn[scorer] - drawn[chance]), int(folds.max()) + 1)
+    return Comparison(rows, estimate(difference, drawn[scorer] - drawn[chance]), int(folds.max()) + 1)
 
 
 def _thresholds(statistics: Floats, tasks: Integers, success: Bools, folds: Integers, alpha: float) -> Floats:
@@ -144,26 +134,16 @@ def _mean(share: Floats, counted: Bools) -> float:
 
 
 def _resampled(shares: Sequence[tuple[Floats, Bools]], random: np.random.Generator) -> list[Floats]:
-    """The mean share in each resample of the tasks, [RESAMPLES]; NaN in those without a task that counts."""
+    """The mean share in each resample of the tasks, [B]; NaN in those without a task that counts."""
     size = len(shares[0][0])
     sums = np.stack([share * counted for share, counted in shares] + [1.0 * counted for _, counted in shares], axis=1)
-    draws = []
-    for _ in range(RESAMPLES // _CHUNK):
-        picked = random.integers(size, size=(_CHUNK, size)) + size * np.arange(_CHUNK)[:, None]
-        times = np.bincount(picked.ravel(), minlength=_CHUNK * size).reshape(_CHUNK, size)
-        draws.append(times.astype(np.float64) @ sums)
-    total = np.concatenate(draws)
+    total = np.concatenate([times @ sums for times in resamples(size, random)])
     hits, counts = total[:, : len(shares)], total[:, len(shares) :]
     return list(np.where(counts > 0, hits / np.maximum(counts, 1), np.nan).T)
 
 
-def _three(rates: Sequence[Rate], place: int) -> tuple[Rate, Rate, Rate]:
+def _three(rates: Sequence[Estimate], place: int) -> tuple[Estimate, Estimate, Estimate]:
     return rates[place], rates[place + 1], rates[place + 2]
-
-
-def _rate(value: float, draws: Floats) -> Rate:
-    low, high = np.quantile(draws[~np.isnan(draws)], [0.025, 0.975])
-    return Rate(value, float(low), float(high))
 
 
 def _lead(stop: Integers, lengths: Integers, failed: Bools) -> float | None:

@@ -7,11 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pa_middleware.calibration.held_out import Comparison, Rate
+from pa_middleware.calibration.held_out import Comparison
 from pa_middleware.calibration.probability import ProbabilityCheck
 from pa_middleware.calibration.report import CalibrationReport, PoolThreshold
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import KINDS
+from pa_middleware.intervals import Estimate
 from pa_middleware.tracing.visible import visible
 
 
@@ -150,6 +151,6 @@ def _share(value: float) -> str:
     return f"{100 * value:.3g} %"
 
 
-def _interval(rate: Rate) -> str:
+def _interval(rate: Estimate) -> str:
     value, low, high = (f"{100 * each:.1f}".removesuffix(".0") for each in (rate.value, rate.low, rate.high))
     return f"{value} [{low}, {high}]"

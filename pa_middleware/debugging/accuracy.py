@@ -16,42 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pa_middleware.debugging.attribution import RULES, Rule, attribute
+from pa_middleware.debugging.hits import AWAY, EXACT, TOP_3, WITHIN_1, expected_hits, hits
 from pa_middleware.debugging.labelled_steps import ScoredAction, why_unscored
 from pa_middleware.debugging.who_and_when import LabelledRun
+from pa_middleware.intervals import Estimate, means
 
 Floats = NDArray[np.float64]
 Baseline = Literal["random", "always step 1", "longest message"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 DEFAULT_THRESHOLD = 0.0
 """Of `first_below`: the sign of the score, for want of a calibrated one."""
-_RESAMPLES = 2_000
-_SHORTLIST = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A mean over runs and its 95 % interval from resampling the runs."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """How one way of naming steps did."""
+    """How one way of naming steps did; 95 % intervals from resampling the runs."""
 
-    exact: Share
+    exact: Estimate
     """Share of runs in which the first named step is the labelled one."""
-    within_1: Share
+    within_1: Estimate
     """Or the message before or after it."""
-    top_3: Share
+    top_3: Estimate
     """Share of runs in which the labelled step is among the first three named ones."""
-    mean_error: Share | None
+    mean_error: Estimate | None
     """Steps between the first named one and the labelled one; None if it names none."""
-    over_random: Share
+    over_random: Estimate
     """Exact, less that of random steps of the same runs."""
-    over_longest: Share
+    over_longest: Estimate
     """Exact, less that of the longest message: what a rule adds to length, which sums over tokens go with."""
     names_none: int
     """Runs in which it names no step."""
@@ -139,42 +130,27 @@ def _by_length(run: LabelledRun) -> list[int]:
 
 
 def _measured(steps: Sequence[Sequence[int]], labels: Sequence[int]) -> Floats:
-    """[R, 4]: exact, within 1, top-3, and the error in steps, NaN where no step is named."""
-    return np.array([_one(named, label) for named, label in zip(steps, labels, strict=True)])
-
-
-def _one(named: Sequence[int], label: int) -> tuple[float, float, float, float]:
-    away = abs(named[0] - label) if named else np.nan
-    return float(away == 0), float(away <= 1), float(label in named[:_SHORTLIST]), away
+    """[R, 5], see `hits`."""
+    return np.array([hits(named, label) for named, label in zip(steps, labels, strict=True)])
 
 
 def _by_chance(runs: Sequence[LabelledRun]) -> Floats:
-    """[R, 4]: the expected values of naming actions at random, exact."""
-    return np.array([_expected(np.array(run.actions), run.mistake_step) for run in runs])
-
-
-def _expected(actions: NDArray[np.int64], label: int) -> tuple[float, float, float, float]:
-    if not len(actions):
-        return 0.0, 0.0, 0.0, np.nan
-    away = np.abs(actions - label)
-    exact = float(np.mean(away == 0))
-    return exact, float(np.mean(away <= 1)), min(1.0, _SHORTLIST * exact), float(np.mean(away))
+    """[R, 5] of naming actions at random."""
+    return np.array([expected_hits(np.array(run.actions), run.mistake_step) for run in runs])
 
 
 def _row(values: Floats, chance: Floats, longest: Floats) -> Row:
-    away = values[:, 3][~np.isnan(values[:, 3])]
+    away = values[:, AWAY][~np.isnan(values[:, AWAY])]
     return Row(
-        exact=_share(values[:, 0]),
-        within_1=_share(values[:, 1]),
-        top_3=_share(values[:, 2]),
+        exact=_share(values[:, EXACT]),
+        within_1=_share(values[:, WITHIN_1]),
+        top_3=_share(values[:, TOP_3]),
         mean_error=_share(away) if len(away) else None,
-        over_random=_share(values[:, 0] - chance[:, 0]),
-        over_longest=_share(values[:, 0] - longest[:, 0]),
+        over_random=_share(values[:, EXACT] - chance[:, EXACT]),
+        over_longest=_share(values[:, EXACT] - longest[:, EXACT]),
         names_none=len(values) - len(away),
     )
 
 
-def _share(values: Floats) -> Share:
-    drawn = values[np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Share(float(values.mean()), float(low), float(high))
+def _share(values: Floats) -> Estimate:
+    return means(values[:, None], np.random.default_rng(0))[0]

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pa_middleware.debugging.accuracy import Accuracy, Share
+from pa_middleware.debugging.accuracy import Accuracy
+from pa_middleware.intervals import Estimate
 
 
 def render(found: Accuracy) -> RenderableType:
@@ -72,9 +73,9 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _percent(share: Share) -> str:
+def _percent(share: Estimate) -> str:
     return f"{100 * share.value:.1f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
-def _points(share: Share) -> str:
+def _points(share: Estimate) -> str:
     return f"{100 * share.value:+.1f} [{100 * share.low:+.0f}, {100 * share.high:+.0f}]"

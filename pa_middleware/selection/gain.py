@@ -18,17 +18,15 @@ from typing import get_args
 import numpy as np
 
 from pa_middleware.calibration.errors import CalibrationError
-from pa_middleware.calibration.held_out import RESAMPLES
 from pa_middleware.calibration.runs import ScoredRun, ScoredStep
 from pa_middleware.calibration.usable import UNLABELLED, UNSCORED, check_runs
+from pa_middleware.intervals import Estimate, means
 from pa_middleware.scoring.advantage import StepAggregation, run_score
 from pa_middleware.selection.gain_choices import Floats, gain_of_choices
 from pa_middleware.selection.gain_model import response
-from pa_middleware.selection.gain_result import Estimate, Gain, GainRow
+from pa_middleware.selection.gain_result import Gain, GainRow
 
 __all__ = ["Estimate", "Gain", "GainRow", "expected_gain", "gain_of_choices"]
-
-_CHUNK = 50  # resamples at a time; bounds the memory at that many times the tasks
 
 
 def expected_gain(
@@ -223,16 +221,8 @@ def _tasks(runs: Sequence[ScoredRun], max_n: int) -> tuple[list[list[ScoredRun]]
 
 
 def _estimates(columns: dict[str, Floats], random: np.random.Generator, confidence: float) -> dict[str, list[Estimate]]:
-    """Means over the tasks of columns [G, C], with percentile intervals from resampling the tasks, alike for all."""
-    values = np.concatenate(list(columns.values()), axis=1)
-    size = len(values)
-    equal = np.full(size, 1 / size)
-    draws = np.concatenate(
-        [random.multinomial(size, equal, size=_CHUNK) @ values / size for _ in range(RESAMPLES // _CHUNK)]
-    )
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-    told = iter(map(Estimate, values.mean(axis=0).tolist(), low.tolist(), high.tolist()))
+    """Means over the tasks of columns [G, C], with intervals from resampling the tasks, alike for all."""
+    told = iter(means(np.concatenate(list(columns.values()), axis=1), random, confidence=confidence))
     return {name: [next(told) for _ in range(column.shape[1])] for name, column in columns.items()}
 
 

@@ -9,17 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pa_middleware.calibration.errors import CalibrationError
+from pa_middleware.intervals import Estimate
 from pa_middleware.scoring.advantage import StepAggregation
 from pa_middleware.selection.gain_model import expected_maximum
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over tasks, with its interval from resampling the tasks."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pa_middleware.selection.gain_result import Estimate, Gain, GainRow, points
+from pa_middleware.intervals import Estimate
+from pa_middleware.selection.gain_result import Gain, GainRow, points
 
 
 def render(gain: Gain) -> RenderableType:

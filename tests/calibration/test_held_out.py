@@ -6,10 +6,11 @@ from calibration.made import a_run, failures, fit, good_runs
 
 from pa_middleware.calibration import CalibrationError, ScoredRun
 from pa_middleware.calibration.conformal import conformal_threshold, equal_weights
-from pa_middleware.calibration.held_out import Comparison, Rate, deal_folds
+from pa_middleware.calibration.held_out import Comparison, deal_folds
 from pa_middleware.calibration.pools import one_pool
 from pa_middleware.calibration.runs import task_numbers
 from pa_middleware.calibration.signals import score_signal
+from pa_middleware.intervals import Estimate
 
 
 def _held_out(runs: list[ScoredRun], **settings: object) -> Comparison:
@@ -18,7 +19,7 @@ def _held_out(runs: list[ScoredRun], **settings: object) -> Comparison:
     return found
 
 
-def _row(comparison: Comparison, name: str) -> dict[str, Rate | float | None]:
+def _row(comparison: Comparison, name: str) -> dict[str, Estimate | float | None]:
     (row,) = (row for row in comparison.rows if row.name == name)
     return {"alarms": row.false_alarms, "power": row.power, "early": row.early, "lead": row.lead}
 
@@ -77,7 +78,7 @@ def test_each_run_is_judged_by_a_threshold_from_other_tasks_only() -> None:
 def test_a_perfect_scorer_catches_all_failures_at_once() -> None:
     found = _held_out(good_runs(60) + failures(20))
     row = _row(found, "score")
-    assert (row["power"], row["early"], row["lead"]) == (Rate(1.0, 1.0, 1.0), Rate(1.0, 1.0, 1.0), 5.0)
+    assert (row["power"], row["early"], row["lead"]) == (Estimate(1.0, 1.0, 1.0), Estimate(1.0, 1.0, 1.0), 5.0)
     assert found.better_than_random.value > 0.5
     assert [each.name for each in found.rows] == ["score", "length", "random"]  # no policy log-probs were recorded
 
@@ -86,13 +87,13 @@ def test_a_stop_in_the_last_third_is_no_catch_in_time() -> None:
     for place, early in ((3, 1.0), (4, 0.0)):
         bad = [a_run(f"bad {n}", [0.0] * place + [-9.0] + [0.0] * (5 - place), success=False) for n in range(10)]
         row = _row(_held_out(good_runs(60) + bad), "score")
-        assert (row["early"], row["lead"]) == (Rate(early, early, early), 5.0 - place)
+        assert (row["early"], row["lead"]) == (Estimate(early, early, early), 5.0 - place)
 
 
 def test_length_alone_stops_long_runs_after_their_good_length() -> None:
     bad = [a_run(f"bad {place}", [-50.0] + [0.0] * 19, success=False) for place in range(10)]
     row = _row(_held_out(good_runs(60) + bad), "length")
-    assert (row["alarms"], row["power"], row["lead"]) == (Rate(0.0, 0.0, 0.0), Rate(1.0, 1.0, 1.0), 13.0)
+    assert (row["alarms"], row["power"], row["lead"]) == (Estimate(0.0, 0.0, 0.0), Estimate(1.0, 1.0, 1.0), 13.0)
 
 
 def test_intervals_hold_the_rate_and_narrow_with_more_tasks() -> None:
