@@ -61,3 +61,28 @@ def means(values: Floats, random: np.random.Generator, *, confidence: float = 0.
         estimate(value, column, confidence=confidence)
         for value, column in zip(values.mean(axis=0), draws.T, strict=True)
     ]
+
+
+def grouped_means(
+    values: Floats, groups: NDArray[np.int64], random: np.random.Generator, *, confidence: float = 0.95
+) -> list[Estimate]:
+    """Means over rows of columns [R, C], the rows of a group drawn together; a NaN does not count.
+
+    Args:
+        values: [R, C].
+        groups: [R], from 0 without gaps.
+        random: source of chance.
+        confidence: of the intervals.
+    """
+    size = int(groups.max()) + 1
+    known = ~np.isnan(values)
+    sums, counts = np.zeros((size, values.shape[1])), np.zeros((size, values.shape[1]))
+    np.add.at(sums, groups, np.where(known, values, 0.0))
+    np.add.at(counts, groups, known.astype(np.float64))
+    draws = np.concatenate([_ratio(times @ sums, times @ counts) for times in resamples(size, random)])
+    whole = _ratio(sums.sum(axis=0), counts.sum(axis=0))
+    return [estimate(value, column, confidence=confidence) for value, column in zip(whole, draws.T, strict=True)]
+
+
+def _ratio(sums: Floats, counts: Floats) -> Floats:
+    return np.asarray(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0))

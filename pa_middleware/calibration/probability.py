@@ -104,13 +104,13 @@ def fit_and_check(
         here, there = fold == number, fold != number
         base[here] = np.average(ended[there], weights=weights[there])
         if np.unique(ended[there]).size == 2:
-            predicted[here] = _apply(fit(sofar[there], ended[there], weights[there], kind, of), sofar[here])
+            predicted[here] = apply_map(fit(sofar[there], ended[there], weights[there], kind, of), sofar[here])
         else:  # all others ended alike: nothing to tell them apart by
             predicted[here] = base[here]
     check = ProbabilityCheck(
         brier=float(np.average((predicted - ended) ** 2, weights=weights)),
         base_rate_brier=float(np.average((base - ended) ** 2, weights=weights)),
-        reliability=_reliability(predicted, ended, weights),
+        reliability=reliability(predicted, ended, weights),
     )
     return fit(sofar, ended, weights, kind, of), check
 
@@ -135,13 +135,15 @@ def prefix_scores(scores: Sequence[float], of: StepAggregation) -> Floats:
     return np.array([run_score(values[: end + 1], of) for end in range(len(values))])
 
 
-def _apply(success: SuccessMap, scores: Floats) -> Floats:
+def apply_map(success: SuccessMap, scores: Floats) -> Floats:
+    """Probabilities of trajectory scores, [P] each."""
     if success.kind == "isotonic":
         return np.asarray(np.interp(scores, success.x, success.y))
     return np.asarray(1 / (1 + np.exp(-np.clip(success.x[0] * scores + success.y[0], -700, 700))))
 
 
-def _reliability(predicted: Floats, ended: NDArray[np.bool_], weights: Floats) -> tuple[Bin, ...]:
+def reliability(predicted: Floats, ended: NDArray[np.bool_], weights: Floats) -> tuple[Bin, ...]:
+    """What was predicted against what happened, in ten equal ranges of the probability; [P] each."""
     place = np.minimum((predicted * BINS).astype(int), BINS - 1)
     bins = []
     for number in range(BINS):

@@ -22,7 +22,7 @@ from pa_middleware.calibration.runs import ScoredRun, ScoredStep
 from pa_middleware.calibration.usable import UNLABELLED, UNSCORED, check_runs
 from pa_middleware.intervals import Estimate, means
 from pa_middleware.scoring.advantage import StepAggregation, run_score
-from pa_middleware.selection.gain_choices import Floats, gain_of_choices
+from pa_middleware.selection.gain_choices import Floats, common_depth, gain_of_choices
 from pa_middleware.selection.gain_model import response
 from pa_middleware.selection.gain_result import Gain, GainRow
 
@@ -213,8 +213,7 @@ def _tasks(runs: Sequence[ScoredRun], max_n: int) -> tuple[list[list[ScoredRun]]
             f"no task has two runs or more among {len(used)} labelled and scored runs{_told(+left_out)}, so nothing is "
             "known of choosing among runs; run each task several times, and name it in the column task of the labels"
         )
-    sizes = sorted(map(len, several.values()), reverse=True)
-    depth = min(max_n, sizes[(len(sizes) - 1) // 2])
+    depth = common_depth([len(task) for task in several.values()], max_n)
     chosen = [task for task in several.values() if len(task) >= depth]
     left_out[f"tasks with fewer than {depth} runs"] = len(several) - len(chosen)
     return chosen, dict(+left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,18 @@ def gain_of_choices(scores: ArrayLike, rewards: ArrayLike, groups: ArrayLike, *,
     starts = np.cumsum(sizes) - sizes
     chances = _chances(score[order], group[order], starts, sizes, depth)
     return np.asarray(np.add.reduceat(chances * reward[order, None], starts, axis=0))
+
+
+def common_depth(sizes: Sequence[int], most: int) -> int:
+    """How many candidates at least half of the groups have, and no more than `most`.
+
+    What is compared for several N is compared over the same groups, so smaller groups have to be left out.
+
+    Args:
+        sizes: of the groups, at least one.
+        most: largest number of interest.
+    """
+    return min(most, sorted(sizes, reverse=True)[(len(sizes) - 1) // 2])
 
 
 def _chances(score: Floats, group: NDArray[Any], starts: NDArray[Any], sizes: NDArray[Any], depth: int) -> Floats:

@@ -1,0 +1,81 @@
+"""Metrics of a score against success, many cells at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pa_middleware.evaluation.steps_table import Floats, Integers
+from pa_middleware.intervals import Floats as Draws
+
+Bools = NDArray[np.bool_]
+
+
+def auroc(values: Floats, success: Bools) -> Floats:
+    """Chance that a successful run scores above a failed one, ties count half; for each cell.
+
+    Args:
+        values: [R, C], finite.
+        success: [R], both outcomes among them.
+
+    Returns:
+        [C], 0 to 1.
+
+    Naive equivalent, for one cell: the mean of `(p > n) + (p == n) / 2` over all pairs of a success p and a failure n.
+    """
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values, axis=0)
+    good = int(success.sum())
+    bad = len(success) - good
+    return np.asarray((ranks[success].sum(axis=0) - good * (good + 1) / 2) / (good * bad))
+
+
+def spearman(values: Floats, rewards: Floats) -> float:
+    """Rank correlation of a score and the reward, [R] each; 0 if one of them is constant."""
+    from scipy.stats import rankdata
+
+    ours, theirs = rankdata(values), rankdata(rewards)
+    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+        return 0.0
+    return float(np.corrcoef(ours, theirs)[0, 1])
+
+
+class Pairs:
+    """Pairs of a successful and a failed run, counted by their tasks, so that tasks can be resampled.
+
+    Args:
+        tasks: G.
+    """
+
+    def __init__(self, tasks: int) -> None:
+        self.wins: Floats = np.zeros((tasks, tasks))
+        """[G, G]: pairs of a success of task g and a failure of task h in which the success scores higher."""
+        self.count: Floats = np.zeros((tasks, tasks))
+
+    def add(self, values: Floats, success: Bools, tasks: Integers) -> None:
+        """Count all pairs among some runs.
+
+        Args:
+            values: [R], comparable.
+            success: [R].
+            tasks: [R].
+        """
+        good, bad = values[success], values[~success]
+        wins = (good[:, None] > bad).astype(np.float64) + (good[:, None] == bad) / 2
+        places = np.ix_(tasks[success], tasks[~success])
+        np.add.at(self.wins, places, wins)
+        np.add.at(self.count, places, 1.0)
+
+    @property
+    def value(self) -> float:
+        """AUROC over all counted pairs."""
+        return float(self.wins.sum() / self.count.sum()) if self.count.any() else float("nan")
+
+    def resampled(self, times: Draws) -> Draws:
+        """AUROC where each task was drawn so many times: [B, G] -> [B], NaN where no pair is left.
+
+        A task that was drawn twice is two tasks with the same runs.
+        """
+        wins, count = (((times @ each) * times).sum(axis=1) for each in (self.wins, self.count))
+        return np.asarray(np.divide(wins, count, out=np.full(len(times), np.nan), where=count > 0))
