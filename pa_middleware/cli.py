@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pa_middleware.attribute_command import attribute
 from pa_middleware.calibrate_command import calibrate
+from pa_middleware.evaluate_command import evaluate
 from pa_middleware.gain_command import gain
 from pa_middleware.push_command import push
 from pa_middleware.replay_command import replay
@@ -32,6 +33,7 @@ def start() -> None:
 
 app.command()(attribute)
 app.command()(calibrate)
+app.command()(evaluate)
 app.command()(gain)
 app.command()(push)
 app.command()(replay)

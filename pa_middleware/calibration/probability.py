@@ -63,7 +63,7 @@ def fit(scores: Floats, success: NDArray[np.bool_], weights: Floats, kind: MapKi
     good, bad = float(weights[success].sum()), float(weights[~success].sum())
     target = np.where(success, (good + 1) / (good + 2), 1 / (bad + 2))
     center, scale = float(scores.mean()), float(scores.std()) or 1.0
-    model = _sklearn("sklearn.linear_model").LogisticRegression(C=1e6)
+    model = _sklearn("sklearn.linear_model").LogisticRegression(C=1e6, solver="newton-cholesky")
     model.fit(
         np.tile((scores - center) / scale, 2)[:, None],
         np.repeat([1, 0], len(scores)),

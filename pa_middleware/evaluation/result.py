@@ -11,6 +11,15 @@ from pa_middleware.intervals import Estimate
 Application = Literal["tts", "uq", "fa"]
 
 
+BASE_RATE = "base rate, brier"
+"""Under `Evaluation.beside`: the Brier score of always answering the share of successes of the other tasks."""
+
+
+def oracle(n: int | str) -> str:
+    """The name under `Evaluation.beside` of the best that any choice among N runs could do."""
+    return f"oracle, {n}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """How one signal did."""

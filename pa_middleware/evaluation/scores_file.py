@@ -55,6 +55,8 @@ def external_line(run: str, scores: Sequence[float | None] | float) -> str:
 def read_scores(paths: Sequence[str | os.PathLike[str]]) -> StoredScores:
     """The runs of one pass, in the order of their source: one file, or its shards, and other reward models' scores.
 
+    A pass need not be whole; `StoredScores.missing` counts what is not there.
+
     Raises:
         EvaluationError: no such file's contents, a line that is wrong, shards of different passes, a run twice, or
             another reward model's scores that do not fit the runs.
@@ -70,6 +72,7 @@ def read_scores(paths: Sequence[str | os.PathLike[str]]) -> StoredScores:
         if REWARD_MODEL in told:
             _external(file, lines, external.setdefault(str(told[REWARD_MODEL]), {}))
             continue
+        told.pop(SHARD, None)
         if header is None:
             header, first = told, str(file)
         elif differing := differences(header, told):
@@ -84,13 +87,18 @@ def read_scores(paths: Sequence[str | os.PathLike[str]]) -> StoredScores:
             runs[run.id] = position, run
     if header is None:
         raise EvaluationError("there is no scoring pass among the files; give a file that `pa-middleware score` wrote")
-    ordered = [run for _, run in sorted(runs.values(), key=lambda each: each[0])]
-    return StoredScores(header=header, runs=tuple(_joined(run, external) for run in ordered))
+    for name, scores in external.items():
+        if left := [run for run in runs if run not in scores]:
+            raise EvaluationError(
+                f"{name!r} has no score of {len(left)} runs, {left[0]!r} among them; score all with it, or leave it out"
+            )
+    ordered = [_joined(run, external) for _, run in sorted(runs.values(), key=lambda each: each[0])]
+    return StoredScores(header=header, runs=tuple(ordered))
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two headers disagree about, but for the shard."""
-    return sorted(name for name in one.keys() | other.keys() if name != SHARD and one.get(name) != other.get(name))
+    """What two headers disagree about."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def _told(step: StoredStep) -> dict[str, object]:
@@ -148,6 +156,8 @@ def _run(file: Path, number: int, line: str) -> tuple[int, StoredRun]:
     told = json_line(file, number, line)
     try:
         reward = None if told["reward"] is None else float(told["reward"])
+        if reward is not None and not math.isfinite(reward):
+            raise ValueError(f"its reward is {reward}")  # noqa: TRY301 - told with the line below
         run = StoredRun(
             id=str(told["run"]),
             task=str(told["task"]),
@@ -167,6 +177,8 @@ def _step(told: Mapping[str, Any]) -> StoredStep:
         raise ValueError("its values are not of the same tokens")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("a value is not finite")
+    if any(arrays[name].max(initial=0.0) > 0 for name in ("policy", "reference")):
+        raise ValueError("a log-prob is above 0")
     return StoredStep(
         index=int(told["index"]),
         agent=str(told.get("agent", "")),
@@ -181,8 +193,7 @@ def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, tup
         told = json_line(file, number, line)
         given = told.get("scores")
         scores = tuple(given) if isinstance(given, list) else (given,)
-        allowed = all(each is None or (isinstance(each, int | float) and math.isfinite(each)) for each in scores)
-        if "run" not in told or not scores or not allowed:
+        if "run" not in told or not scores or not all(map(_score_or_none, scores)):
             raise EvaluationError(
                 f"{str(file)!r}, line {number}: allowed: run, and scores, a number for each step or one for the run"
             )
@@ -191,10 +202,14 @@ def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, tup
         found[str(told["run"])] = scores
 
 
+def _score_or_none(given: object) -> bool:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return given is None
+    return math.isfinite(given)
+
+
 def _joined(run: StoredRun, external: Mapping[str, Mapping[str, tuple[float | None, ...]]]) -> StoredRun:
     for name, scores in external.items():
-        if run.id not in scores:
-            raise EvaluationError(f"{name!r} has no score of the run {run.id!r}; score all with it, or leave it out")
         if len(scores[run.id]) not in (1, len(run.steps)):
             raise EvaluationError(
                 f"{name!r} has {len(scores[run.id])} scores of the run {run.id!r}, which has {len(run.steps)} actions; "

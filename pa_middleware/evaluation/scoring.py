@@ -7,6 +7,7 @@ that a resumed pass goes on from.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Summary:
     actions: int = 0
     tokens: int = 0
     truncated: int = 0
+    """Scored actions whose agent had seen more than was read."""
     unscored: Counter[str] = field(default_factory=Counter)
     """Actions without a score, by reason."""
 
@@ -46,8 +48,24 @@ class Summary:
         self.runs += len(runs)
         self.actions += len(steps)
         self.tokens += sum(step.policy.size for step in steps)
-        self.truncated += sum(step.truncated for step in steps)
+        self.truncated += sum(step.truncated and not step.unscored for step in steps)
         self.unscored.update(step.unscored for step in steps if step.unscored)
+
+
+def survey(trajectories: Iterable[Trajectory]) -> tuple[int, str]:
+    """What a header says of a source, its `runs` and `digest`: how many there are, and a hash of all that they say.
+
+    Args:
+        trajectories: all of the source; none is kept.
+
+    Raises:
+        EvaluationError: two runs share an id.
+    """
+    count, digest = 0, hashlib.sha256()
+    for _, run in _distinct(trajectories):
+        count += 1
+        digest.update(repr(run).encode(errors="backslashreplace"))
+    return count, digest.hexdigest()[:32]
 
 
 def score_trajectories(
@@ -58,18 +76,19 @@ def score_trajectories(
     *,
     shard: tuple[int, int] = (0, 1),
     overwrite: bool = False,
-    done: Callable[[int], None] = lambda _: None,
+    done: Callable[[int, int], None] = lambda _, __: None,
 ) -> Summary:
     """Score runs and write them.
 
     Args:
         trajectories: all of the source, in its order; read once, a window at a time.
         score: scores a batch; the same bits for the same batch, whatever was scored before.
-        header: what tells this pass from others: pair, settings, source.
+        header: what tells this pass from others: pair, settings, and the source by its `survey`.
         out: the file. If it was begun with the same header, it is gone on with.
         shard: (i, n): every n-th run, from the i-th.
         overwrite: begin anew, whatever the file holds.
-        done: told of each number of runs that is finished, those of before included.
+        done: told after each batch how many runs are finished by it, those of before included, and how many tokens
+            were scored in it.
 
     Raises:
         EvaluationError: the file is of another pass, or two runs share an id.
@@ -81,13 +100,15 @@ def score_trajectories(
     summary = Summary()
     with ScoresWriter(out, {**header, **settings}, overwrite=overwrite) as writer:
         for batch in _batches(_shard(_distinct(trajectories), index, count)):
+            tokens = summary.tokens
             if writer.holds([run.id for _, run in batch]):
                 summary.before += len(batch)
             else:
                 runs = score([run for _, run in batch])
                 writer.write([run_line(run, position) for (position, _), run in zip(batch, runs, strict=True)])
                 summary.add(runs)
-            done(len(batch))
+            done(len(batch), summary.tokens - tokens)
+        writer.finish()
     return summary
 
 

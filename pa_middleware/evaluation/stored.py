@@ -79,8 +79,15 @@ class StoredScores:
     """A whole pass, or several shards of one."""
 
     header: Mapping[str, object]
-    """As written: `parity` ("official" or None), `policy`, `reference`, `fingerprint`, `beta`, ..."""
+    """As written, but for the shard: `parity` ("official" or None), `policy`, `reference`, `fingerprint`, `beta`,
+    `runs` (of the whole source), ..."""
     runs: tuple[StoredRun, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many runs of the source are not there: of shards that were not given, or of a pass that was cut short."""
+        told = self.header.get("runs")
+        return max(0, told - len(self.runs)) if isinstance(told, int) else 0
 
     @property
     def official(self) -> bool:

@@ -13,7 +13,7 @@ from pa_middleware.evaluation.cells import LENGTH, Family
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.labelled_runs import numbered, told, usable
 from pa_middleware.evaluation.nested import Fold, choose, counted, deal
-from pa_middleware.evaluation.result import Comparison, Evaluation, Row
+from pa_middleware.evaluation.result import Comparison, Evaluation, Row, oracle
 from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
 from pa_middleware.intervals import means
@@ -28,8 +28,8 @@ def evaluate_tts(
 ) -> Evaluation:
     """Success of best of N by every signal, for each N: exact averages over all sets of N runs of a task.
 
-    All N are over the same tasks, so N goes up to what at least half of the tasks with two runs have. A signal's cell is
-    chosen for the largest N. Among tied runs each is as likely to be taken.
+    All N are over the same tasks, so N goes up to what at least half of the tasks with two runs have. A signal's cell
+    is chosen for the largest N. Among tied runs each is as likely to be taken.
 
     Args:
         scores: of several runs of each task, with rewards.
@@ -50,23 +50,23 @@ def evaluate_tts(
     left_out["tasks with one run"] += len(sizes) - len(several)
     if len(several) < 2:
         raise EvaluationError(
-            f"{len(several)} of {len(sizes)} tasks have two runs or more{told(left_out)}, so nothing is known of choosing "
-            "among runs; run at least two tasks several times, and name the task of each run"
+            f"{len(several)} of {len(sizes)} tasks have two runs or more{told(left_out)}, so nothing is known of "
+            "choosing among runs; run at least two tasks several times, and name the task of each run"
         )
     depth = common_depth(list(several.values()), max_n)
     kept = np.array([several.get(run.task, 0) >= depth for run in found.runs])
     left_out[f"tasks with fewer than {depth} runs"] += sum(size < depth for size in several.values())
     runs = [run for run, here in zip(found.runs, kept, strict=True) if here]
     tasks, success = numbered([run.task for run in runs]), found.success[kept]
-    oracle = gain_of_choices(success.astype(np.float64), success.astype(np.float64), tasks, max_n=depth)
-    random = oracle[:, :1]  # one run: whichever it is
-    dealings = deal(np.arange(len(oracle)), oracle[:, -1] > 0, seed)
+    any_of = gain_of_choices(success.astype(np.float64), success.astype(np.float64), tasks, max_n=depth)
+    random = any_of[:, :1]  # one run: whichever it is
+    dealings = deal(np.arange(len(any_of)), any_of[:, -1] > 0, seed)
     best = [
         _Best.of(replace(family, values=family.values[kept]), success, tasks, depth, dealings)
         for family in found.families
     ]
     of_score = best[0].curve[:, -1:]
-    columns = {"oracle": oracle, "random": random, "over random": of_score - random}
+    columns = {"oracle": any_of, "random": random, "over random": of_score - random}
     for each in best:
         columns[each.family.name] = each.curve
         columns[f"{each.family.name}, a priori"] = each.a_priori
@@ -94,7 +94,7 @@ def evaluate_tts(
         ),
         beside={
             f"random (mean of {depth})": told_of["random"][0],
-            **{f"oracle, {n}": each for n, each in zip(sizes_told, told_of["oracle"], strict=True)},
+            **{oracle(n): each for n, each in zip(sizes_told, told_of["oracle"], strict=True)},
         },
         comparisons=(
             Comparison(against="a run taken at random", difference=told_of["over random"][0]),
@@ -104,7 +104,7 @@ def evaluate_tts(
             ),
         ),
         runs=len(runs),
-        tasks=len(oracle),
+        tasks=len(any_of),
         successes=int(success.sum()),
         steps=sum(len(run.steps) for run in runs),
         left_out=dict(+left_out),

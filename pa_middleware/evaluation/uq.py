@@ -15,7 +15,7 @@ from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.labelled_runs import Usable, told, usable
 from pa_middleware.evaluation.metrics import Pairs, auroc, spearman
 from pa_middleware.evaluation.nested import Fold, choose, counted, deal
-from pa_middleware.evaluation.result import Bin, Comparison, Evaluation, Row
+from pa_middleware.evaluation.result import BASE_RATE, Bin, Comparison, Evaluation, Row
 from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
 from pa_middleware.intervals import Estimate, estimate, grouped_means, resamples
@@ -44,7 +44,8 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
     if success.all() or not success.any():
         how = "succeeded" if success.all() else "failed"
         raise EvaluationError(
-            f"all {len(success)} runs {how}{told(found.left_out)}; there is nothing to tell apart. Give runs of both kinds"
+            f"all {len(success)} runs {how}{told(found.left_out)}, so there is nothing to tell apart; give runs of "
+            "both kinds"
         )
     tasks = found.tasks
     if not tasks.any():
@@ -84,7 +85,7 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
         metric="AUROC",
         higher_is_better={"spearman": True, "brier": False},
         rows=rows,
-        beside={"base rate, brier": grouped_means(((base - success) ** 2)[:, None], tasks, _random(seed))[0]},
+        beside={BASE_RATE: grouped_means(((base - success) ** 2)[:, None], tasks, _random(seed))[0]},
         comparisons=(
             Comparison(against="chance", difference=chance),
             *(
