@@ -27,11 +27,14 @@ class LoraPair(ModelPair):
         tokenizer: the policy's, with its chat template.
         policy_adapter: by default the active one.
         reference_adapter: by default none: the base model.
+        reference_alpha: in [0, 1): the reference is the base model plus so much of the policy's adapter, by its
+            scaling. The merged reference pi_ref + alpha * tau (paper, section 4) without a weight being written.
         settings: everything else `ModelPair` takes.
 
     Raises:
         PairError: an adapter is not there, is merged, changes the prompt instead of the weights, or is both the
-            policy's and the reference's.
+            policy's and the reference's; or it is to be scaled and does more than add a scaled product.
+        ValueError: `reference_alpha` is outside, or given with an adapter of the reference.
     """
 
     def __init__(
@@ -41,8 +44,20 @@ class LoraPair(ModelPair):
         *,
         policy_adapter: str | None = None,
         reference_adapter: str | None = None,
+        reference_alpha: float | None = None,
         **settings: Any,
     ) -> None:
+        if reference_alpha is not None:
+            if reference_adapter is not None:
+                raise ValueError(
+                    f"reference_alpha is {reference_alpha!r} and reference_adapter {reference_adapter!r}; give one of "
+                    "them: alpha scales the policy's adapter"
+                )
+            if not 0 <= reference_alpha < 1:
+                raise ValueError(
+                    f"reference_alpha is {reference_alpha!r}; allowed: 0 (the base model) to below 1, where every "
+                    "score would be 0"
+                )
         policy_adapter = policy_adapter or str(model.active_adapter)
         for adapter in (policy_adapter, reference_adapter):
             if adapter is not None and adapter not in model.peft_config:
@@ -51,9 +66,16 @@ class LoraPair(ModelPair):
             raise PairError(f"{policy_adapter!r} is given as policy and as reference; every score would be 0")
         inner: Any = model.get_base_model()
         base = str(inner.config.name_or_path or "base")
-        names = (f"{base}+{policy_adapter}", f"{base}+{reference_adapter}" if reference_adapter else base)
-        settings.setdefault("name", names)
-        super().__init__(_body(model, policy_adapter), _body(model, reference_adapter), tokenizer, **settings)
+        policy = f"{base}+{policy_adapter}"
+        if reference_alpha is None:
+            reference = f"{base}+{reference_adapter}" if reference_adapter else base
+            body = _body(model, reference_adapter)
+        else:
+            reference = f"{base}+{reference_alpha:g}*{policy_adapter}"
+            body = _body(model, policy_adapter)
+            _scale(body, policy_adapter, reference_alpha)
+        settings.setdefault("name", (policy, reference))
+        super().__init__(_body(model, policy_adapter), body, tokenizer, **settings)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -62,6 +84,7 @@ class LoraPair(ModelPair):
         adapter: str | Path,
         *,
         reference_adapter: str | Path | None = None,
+        reference_alpha: float | None = None,
         dtype: torch.dtype | str = "auto",
         device: torch.device | str = "cpu",
         **settings: Any,
@@ -74,6 +97,7 @@ class LoraPair(ModelPair):
             base: the model under the adapters, with tokenizer and chat template.
             adapter: the policy's.
             reference_adapter: the reference's; None is the base model.
+            reference_alpha: see the class.
             dtype: of the base model; `auto` keeps the checkpoint's own.
             device: where it goes.
             settings: everything else `ModelPair` takes.
@@ -88,9 +112,17 @@ class LoraPair(ModelPair):
         model = PeftModel.from_pretrained(weights, str(adapter), adapter_name="policy", use_safetensors=True)
         if reference_adapter is not None:
             model.load_adapter(str(reference_adapter), adapter_name="reference", use_safetensors=True)
-        settings.setdefault("name", (str(adapter), str(reference_adapter or base)))
+        other = base if reference_alpha is None else f"{base}+{reference_alpha:g}*{adapter}"
+        settings.setdefault("name", (str(adapter), str(reference_adapter or other)))
         reference = "reference" if reference_adapter is not None else None
-        return cls(model, tokenizer, policy_adapter="policy", reference_adapter=reference, **settings)
+        return cls(
+            model,
+            tokenizer,
+            policy_adapter="policy",
+            reference_adapter=reference,
+            reference_alpha=reference_alpha,
+            **settings,
+        )
 
 
 def _body(model: PeftModel, adapter: str | None) -> PreTrainedModel:
@@ -111,3 +143,21 @@ def _body(model: PeftModel, adapter: str | None) -> PreTrainedModel:
         parameter.requires_grad_(requires_grad)
     inner: PreTrainedModel = body.get_base_model()
     return inner
+
+
+def _scale(body: PreTrainedModel, adapter: str, alpha: float) -> None:
+    """Multiply what an adapter adds to the weights by alpha; the modules of a twin hold scalings of their own."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in body.named_modules():
+        plain = isinstance(module, LoraLayer) and not module.lora_variant
+        if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)) and not plain:
+            what = "DoRA or another variant" if isinstance(module, LoraLayer) else type(module).__name__
+            raise PairError(
+                f"{name!r} is adapted by {what}, whose weights do not grow with a scaling; save the merged policy and "
+                "merge the checkpoints (pa-middleware merge)"
+            )
+        if isinstance(module, LoraLayer) and adapter in module.scaling:
+            module.scaling[adapter] *= alpha
