@@ -12,13 +12,16 @@ from rich.console import Console
 
 from pa_middleware.attribute_command import attribute
 from pa_middleware.calibrate_command import calibrate
+from pa_middleware.doctor_command import doctor
 from pa_middleware.evaluate_command import evaluate
 from pa_middleware.gain_command import gain
+from pa_middleware.merge_command import merge
 from pa_middleware.push_command import push
 from pa_middleware.replay_command import replay
 from pa_middleware.report_command import report
 from pa_middleware.score_command import score
 from pa_middleware.trace_command import trace
+from pa_middleware.verify_theory_command import verify_theory
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -33,13 +36,16 @@ def start() -> None:
 
 app.command()(attribute)
 app.command()(calibrate)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(gain)
+app.command()(merge)
 app.command()(push)
 app.command()(replay)
 app.command()(report)
 app.command()(score)
 app.command()(trace)
+app.command()(verify_theory)
 
 
 @app.command()
