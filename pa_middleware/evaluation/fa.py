@@ -18,7 +18,7 @@ from pa_middleware.debugging.hits import AWAY, EXACT, TOP_3, TOP_5, WITHIN_1, ex
 from pa_middleware.evaluation.cells import ORDERS, SCORE, TOKEN
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.labelled_runs import numbered
-from pa_middleware.evaluation.nested import choose, counted, deal
+from pa_middleware.evaluation.nested import choose, counted, deal, measured
 from pa_middleware.evaluation.official_attribution import OFFICIAL
 from pa_middleware.evaluation.result import Comparison, Evaluation, Row
 from pa_middleware.evaluation.steps_table import SIGNALS, Floats, Integers, Steps
@@ -135,7 +135,7 @@ class _Named:
         found = np.stack([_hits(signal, place, rule, labels) for place, rule in cells])
         exact = found[:, :, EXACT].T
         a_priori = cells.index((signal.a_priori, "lowest"))
-        folds = choose(dealings, lambda some: exact[some].mean(axis=0), a_priori)
+        folds = choose(dealings, lambda some: measured(exact[some], a_priori), a_priori)
         held_out = np.zeros((len(runs), found.shape[2]))
         for fold in folds:
             held_out[fold.here] += found[fold.cell, fold.here] / len(dealings)

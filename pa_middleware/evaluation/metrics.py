@@ -31,6 +31,28 @@ def auroc(values: Floats, success: Bools) -> Floats:
     return np.asarray((ranks[success].sum(axis=0) - good * (good + 1) / 2) / (good * bad))
 
 
+def auroc_ahead(values: Floats, success: Bools, cell: int) -> tuple[Floats, Floats]:
+    """AUROC of each cell, and the standard error of its difference to one of them (DeLong's): [C] each.
+
+    Args:
+        values: [R, C], finite.
+        success: [R], two of either outcome among them.
+        cell: the one to compare with.
+    """
+    good, bad = values[success], values[~success]
+    above, below = _shares(good, bad), 1 - _shares(bad, good)
+    noise = [(share - share[:, [cell]]).var(axis=0, ddof=1) / len(share) for share in (above, below)]
+    return above.mean(axis=0), np.sqrt(noise[0] + noise[1])
+
+
+def _shares(values: Floats, others: Floats) -> Floats:
+    """Of each value, the share of the others of its cell that lie below it, ties count half: [R, C]."""
+    from scipy.stats import rankdata
+
+    among = rankdata(np.concatenate([values, others]), axis=0)[: len(values)]
+    return np.asarray((among - rankdata(values, axis=0)) / len(others))
+
+
 def spearman(values: Floats, rewards: Floats) -> float:
     """Rank correlation of a score and the reward, [R] each; 0 if one of them is constant."""
     from scipy.stats import rankdata

@@ -1,7 +1,11 @@
 """Choosing how to aggregate without looking at what is measured: nested cross-validation, grouped by task.
 
-Tasks are dealt into folds. For each fold the cell is taken that does best on all other folds, and this one is measured
-on the fold. Dealing is a matter of luck, so it is done several times and averaged.
+Tasks are dealt into folds. For each fold a cell is chosen on all other folds and measured on this one. Dealing is a
+matter of luck, so it is done several times and averaged.
+
+The cell that was fixed beforehand is kept unless another is clearly better, by two standard errors of their difference.
+Without this, noise is chosen, and what is luckiest on the other folds is unlucky on the one that is left: a signal that
+knows nothing would look worse than chance.
 """
 
 from __future__ import annotations
@@ -18,7 +22,19 @@ from pa_middleware.evaluation.steps_table import Floats, Integers
 
 DEALINGS = 10
 """How often tasks are dealt into folds."""
+_ERRORS = 2.0
+"""Standard errors by which a cell has to be better than the one that was fixed beforehand."""
 Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A metric of every cell on some runs; high is good."""
+
+    values: Floats
+    """[C]."""
+    noise: Floats
+    """[C]: standard error of how far a cell is ahead of the one that was fixed beforehand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +59,29 @@ def deal(tasks: Integers, success: Bools, seed: int) -> list[Integers]:
     return [deal_folds(tasks, success, random) for _ in range(DEALINGS)]
 
 
-def choose(dealings: Sequence[Integers], metric: Callable[[Bools], Floats | None], a_priori: int) -> list[Fold]:
+def choose(dealings: Sequence[Integers], metric: Callable[[Bools], Measured | None], a_priori: int) -> list[Fold]:
     """The cell of every fold.
 
     Args:
         dealings: the fold of each run.
-        metric: of some runs, [C], high is good; None where it cannot be computed on them.
-        a_priori: the cell that ties go to, and that is taken where there is no metric; else the first of the best.
+        metric: of some runs; None where it cannot be computed on them.
+        a_priori: the cell that was fixed beforehand. Of those that are clearly better the first of the best is taken.
     """
     folds = []
     for number, dealt in enumerate(dealings):
         for fold in range(int(dealt.max()) + 1):
             here = dealt == fold
             if here.any():
-                folds.append(Fold(number, here, _best(metric(~here), a_priori)))
+                folds.append(Fold(number, here, _chosen(metric(~here), a_priori)))
     return folds
+
+
+def measured(table: Floats, a_priori: int) -> Measured | None:
+    """Means of a metric that every run, or task, has one value of for each cell; [G, C]."""
+    if len(table) < 2:
+        return None
+    ahead = table - table[:, [a_priori]]
+    return Measured(table.mean(axis=0), np.asarray(ahead.std(axis=0, ddof=1) / np.sqrt(len(table))))
 
 
 def counted(folds: Sequence[Fold], labels: Sequence[str]) -> dict[str, float]:
@@ -66,8 +90,9 @@ def counted(folds: Sequence[Fold], labels: Sequence[str]) -> dict[str, float]:
     return {labels[cell]: count / len(folds) for cell, count in counts.most_common()}
 
 
-def _best(values: Floats | None, a_priori: int) -> int:
-    if values is None:
+def _chosen(found: Measured | None, a_priori: int) -> int:
+    if found is None:
         return a_priori
-    best = np.flatnonzero(values >= values.max() - 1e-12)
-    return a_priori if a_priori in best else int(best[0])
+    ahead = found.values - found.values[a_priori]
+    clear = ahead > _ERRORS * found.noise
+    return int(np.argmax(np.where(clear, found.values, -np.inf))) if clear.any() else a_priori

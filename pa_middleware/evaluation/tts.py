@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pa_middleware.evaluation.cells import LENGTH, Family
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.labelled_runs import numbered, told, usable
-from pa_middleware.evaluation.nested import Fold, choose, counted, deal
+from pa_middleware.evaluation.nested import Fold, choose, counted, deal, measured
 from pa_middleware.evaluation.result import Comparison, Evaluation, Row, oracle
 from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
@@ -136,7 +136,7 @@ class _Best:
         a_priori, grid = last[:, [family.a_priori]], last.mean(axis=0)
         if len(family.cells) == 1:
             return cls(family, (), of_cells[0], a_priori, grid)
-        folds = tuple(choose(dealings, lambda some: last[some].mean(axis=0), family.a_priori))
+        folds = tuple(choose(dealings, lambda some: measured(last[some], family.a_priori), family.a_priori))
         curve = np.zeros(of_cells.shape[1:])
         for fold in folds:
             curve[fold.here] += of_cells[fold.cell, fold.here] / len(dealings)

@@ -13,8 +13,8 @@ from pa_middleware.calibration.probability import apply_map, fit, reliability
 from pa_middleware.evaluation.cells import LENGTH, SCORE, Family
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.labelled_runs import Usable, told, usable
-from pa_middleware.evaluation.metrics import Pairs, auroc, spearman
-from pa_middleware.evaluation.nested import Fold, choose, counted, deal
+from pa_middleware.evaluation.metrics import Pairs, auroc, auroc_ahead, spearman
+from pa_middleware.evaluation.nested import Fold, Measured, choose, counted, deal
 from pa_middleware.evaluation.result import BASE_RATE, Bin, Comparison, Evaluation, Row
 from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
@@ -54,11 +54,11 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
         )
     times = list(resamples(int(tasks.max()) + 1, np.random.default_rng(seed)))
     dealings = deal(tasks, success, seed)
-    measured = [_Measured.of(family, found, dealings) for family in found.families]
+    measured = [_HeldOut.of(family, found, dealings) for family in found.families]
     draws = {each.family.name: _draws(each.within, times) for each in measured}
     first = measured[0]
 
-    def ahead(other: _Measured) -> Estimate:
+    def ahead(other: _HeldOut) -> Estimate:
         difference = draws[SCORE] - draws[other.family.name]
         return estimate(first.within.value - other.within.value, difference, confidence=confidence)
 
@@ -104,7 +104,7 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _HeldOut:
     """One family, held out."""
 
     family: Family
@@ -124,12 +124,13 @@ class _Measured:
         return len(self.family.cells) > 1
 
     @classmethod
-    def of(cls, family: Family, found: Usable, dealings: Sequence[Integers]) -> _Measured:
+    def of(cls, family: Family, found: Usable, dealings: Sequence[Integers]) -> _HeldOut:
         success, tasks, values = found.success, found.tasks, family.values
 
-        def metric(some: NDArray[np.bool_]) -> Floats | None:
-            both = success[some].any() and not success[some].all()
-            return auroc(values[some], success[some]) if both and len(family.cells) > 1 else None
+        def metric(some: NDArray[np.bool_]) -> Measured | None:
+            if len(family.cells) == 1 or min(success[some].sum(), (~success[some]).sum()) < 2:
+                return None
+            return Measured(*auroc_ahead(values[some], success[some], family.a_priori))
 
         folds = tuple(choose(dealings, metric, family.a_priori))
         within, everything = Pairs(int(tasks.max()) + 1), Pairs(int(tasks.max()) + 1)
