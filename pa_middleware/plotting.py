@@ -35,6 +35,8 @@ _SETTINGS: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pa-middleware",
 }
+_LEGEND_DOWN = 0.42
+"""Inches from an axis to the legend under it; its numbers and label lie between."""
 
 
 @contextmanager
@@ -71,5 +73,8 @@ def drawing(file: Path, rows: int, columns: int, *, width: float, height: float)
 
 
 def legend_below(axes: Axes) -> None:
-    """Name the lines under the axes, where they hide none."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17))
+    """Name what is drawn under the label of the x axis, where it hides nothing."""
+    from matplotlib.transforms import ScaledTranslation
+
+    down = ScaledTranslation(0, -_LEGEND_DOWN, axes.figure.dpi_scale_trans)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=axes.transAxes + down)

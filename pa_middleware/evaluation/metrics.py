@@ -53,14 +53,33 @@ def _shares(values: Floats, others: Floats) -> Floats:
     return np.asarray((among - rankdata(values, axis=0)) / len(others))
 
 
-def spearman(values: Floats, rewards: Floats) -> float:
-    """Rank correlation of a score and the reward, [R] each; 0 if one of them is constant."""
-    from scipy.stats import rankdata
+def spearman(values: Floats, rewards: Floats, times: Draws) -> Draws:
+    """Rank correlation of a score and the reward where each run counts so many times.
 
-    ours, theirs = rankdata(values), rankdata(rewards)
-    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
-        return 0.0
-    return float(np.corrcoef(ours, theirs)[0, 1])
+    Args:
+        values: [R].
+        rewards: [R].
+        times: [B, R], not negative, each row with a sum above 0.
+
+    Returns:
+        [B], -1 to 1; 0 where one of the two is constant.
+
+    Naive equivalent, for one row: `scipy.stats.spearmanr` of the runs, each repeated so many times.
+    """
+    ours, theirs = (_centred(each, times) for each in (values, rewards))
+    spread = np.sqrt((times * ours**2).sum(axis=1) * (times * theirs**2).sum(axis=1))
+    together = (times * ours * theirs).sum(axis=1)
+    return np.asarray(np.divide(together, spread, out=np.zeros(len(times)), where=spread > 1e-12))
+
+
+def _centred(values: Floats, times: Draws) -> Draws:
+    """[B, R]: the mean rank of each run's equals, less the mean of all ranks."""
+    _, of_value = np.unique(values, return_inverse=True)
+    order = np.argsort(of_value, kind="stable")
+    starts = np.flatnonzero(np.diff(of_value[order], prepend=-1))
+    mass = np.add.reduceat(times[:, order], starts, axis=1)
+    middle = np.cumsum(mass, axis=1) - mass / 2
+    return np.asarray(middle[:, of_value] - times.sum(axis=1, keepdims=True) / 2)
 
 
 class Pairs:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pa_middleware.calibration.held_out import deal_folds
 from pa_middleware.evaluation.steps_table import Floats, Integers
 
-DEALINGS = 10
+DEALINGS = 5
 """How often tasks are dealt into folds."""
 _ERRORS = 2.0
 """Standard errors by which a cell has to be better than the one that was fixed beforehand."""

@@ -20,9 +20,6 @@ from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
 from pa_middleware.intervals import Estimate, estimate, grouped_means, resamples
 
-_RANK_RESAMPLES = 10
-"""Chunks of resamples for the rank correlation, which is computed one by one."""
-
 
 def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, confidence: float = 0.95) -> Evaluation:
     """AUROC, Spearman and calibrated Brier of every signal.
@@ -173,11 +170,9 @@ def _auroc(pairs: Pairs, times: Sequence[Floats], confidence: float) -> Estimate
 
 
 def _spearman(ranks: Floats, found: Usable, times: Sequence[Floats], confidence: float) -> Estimate:
-    drawn = []
-    for each in np.concatenate(times[:_RANK_RESAMPLES]):
-        rows = np.repeat(np.arange(len(ranks)), each[found.tasks].astype(np.int64))
-        drawn.append(spearman(ranks[rows], found.rewards[rows]))
-    return estimate(spearman(ranks, found.rewards), np.array(drawn), confidence=confidence)
+    draws = [spearman(ranks, found.rewards, each[:, found.tasks]) for each in times]
+    (value,) = spearman(ranks, found.rewards, np.ones((1, len(ranks))))
+    return estimate(float(value), np.concatenate(draws), confidence=confidence)
 
 
 def _brier(probabilities: Floats | None, found: Usable, seed: int, confidence: float) -> Estimate | None:

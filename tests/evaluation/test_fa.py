@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from evaluation.passes import step
+
+from pa_middleware.evaluation.errors import EvaluationError
+from pa_middleware.evaluation.fa import evaluate_fa
+from pa_middleware.evaluation.official_attribution import lowest, lowest_sum, sharpest_fall
+from pa_middleware.evaluation.stored import StoredRun, StoredScores, StoredStep
+
+
+def _failed(seed: int = 0, *, runs: int = 40, harm: float = 0.0, parity: str | None = None) -> StoredScores:
+    """Failed runs; at the labelled action the policy finds the last token less likely by so much."""
+    random = np.random.default_rng(seed)
+    made = []
+    for number in range(runs):
+        count = int(random.integers(3, 9))
+        worst = int(random.integers(count))
+        steps = tuple(step(random, 2 * place + 1, last=-harm * (place == worst)) for place in range(count))
+        made.append(
+            StoredRun(
+                id=str(number),
+                task=str(number),
+                reward=0.0,
+                mistake_step=2 * worst + 1,
+                characters=tuple(random.integers(1, 90, 2 * count).tolist()),
+                steps=steps,
+            )
+        )
+    return StoredScores(header={"parity": parity, "beta": 1.0}, runs=tuple(made))
+
+
+def test_a_step_that_is_harmed_is_named_beyond_chance() -> None:
+    found = evaluate_fa(_failed(harm=30.0))
+    row = found.rows[0]
+    assert row.held_out.value > 0.9
+    assert next(iter(row.chosen)) == "sum, lowest"
+    assert all(each.verdict.startswith("Progress advantage beats random") for each in found.comparisons[:1])
+    for metric in ("within 1", "top 3", "top 5"):
+        told = row.more[metric]
+        assert told is not None
+        assert told.value >= row.held_out.value
+    error = row.more["error in steps"]
+    assert error is not None
+    assert error.value < 0.5
+
+
+def test_on_noise_no_step_is_named_beyond_chance() -> None:
+    ahead = []
+    for seed in range(5):
+        found = evaluate_fa(_failed(seed))
+        ahead.append(found.comparisons[0].difference.value)
+    assert abs(np.mean(ahead)) < 0.05
+
+
+def test_random_steps_are_their_exact_expectation() -> None:
+    given = _failed(1, runs=12)
+    row = next(row for row in evaluate_fa(given).rows if row.name == "random")
+    assert row.held_out.value == pytest.approx(np.mean([1 / len(run.steps) for run in given.runs]))
+
+
+def test_baselines_without_a_model_stand_beside() -> None:
+    given = _failed(2, runs=12)
+    found = {row.name: row for row in evaluate_fa(given).rows}
+    first = np.mean([run.mistake_step == run.steps[0].index for run in given.runs])
+    last = np.mean([run.mistake_step == run.steps[-1].index for run in given.runs])
+    assert found["first action"].held_out.value == pytest.approx(first)
+    assert found["last action"].held_out.value == pytest.approx(last)
+    assert found["always step 1"].held_out.value == pytest.approx(first)  # the first action is message 1
+    longest = np.mean(
+        [
+            run.mistake_step
+            == max((each.index for each in run.steps), key=lambda index, run=run: run.characters[index])  # type: ignore[misc]
+            for run in given.runs
+        ]
+    )
+    assert found["longest message"].held_out.value == pytest.approx(longest)
+
+
+def test_a_label_at_an_action_without_a_score_is_a_miss() -> None:
+    given = _failed(3, runs=10, harm=40.0)
+    cut = [
+        replace(
+            run,
+            steps=tuple(
+                StoredStep(index=each.index, unscored="not scorable") if each.index == run.mistake_step else each
+                for each in run.steps
+            ),
+        )
+        for run in given.runs
+    ]
+    found = evaluate_fa(replace(given, runs=tuple(cut)))
+    assert found.rows[0].held_out.value == 0.0
+    assert found.left_out["actions without a score"] == 10
+
+
+def test_another_reward_models_steps_are_judged_alike() -> None:
+    given = _failed(4, runs=10)
+    told = [
+        replace(run, external={"judge": tuple(-float(each.index == run.mistake_step) for each in run.steps)})
+        for run in given.runs
+    ]
+    found = {row.name: row for row in evaluate_fa(replace(given, runs=tuple(told))).rows}
+    assert found["judge"].held_out.value == 1.0
+
+
+def test_runs_without_a_label_are_no_use() -> None:
+    given = _failed(5, runs=4)
+    with pytest.raises(EvaluationError, match="0 of 4 runs have a labelled step and a score"):
+        evaluate_fa(replace(given, runs=tuple(replace(run, mistake_step=None) for run in given.runs)))
+
+
+def test_the_official_rules_name_the_first_action_where_nothing_speaks() -> None:
+    up = np.array([1.0, 2.0, 3.0])
+    assert lowest(up)[0] == 0
+    assert sharpest_fall(up)[0] == 0
+    assert lowest(np.array([5.0, 0.0, 1.0]))[0] == 0
+    assert lowest(np.array([5.0, -1.0, 1.0]))[0] == 1
+
+
+def test_the_official_rules_name_the_earliest_of_equals() -> None:
+    flat = np.array([-1.0, -1.0, 2.0, -3.0])
+    assert lowest(flat) == [3, 0, 1, 2]
+    assert lowest_sum(flat)[:2] == [3, 1]
+    assert sharpest_fall(np.array([1.0, 0.0, 1.0, 0.0]))[0] == 1
+    assert sharpest_fall(np.array([4.0])) == [0]
+
+
+def test_an_official_pass_counts_what_was_cut_off_as_0_and_always_names_a_step() -> None:
+    given = _failed(6, runs=6, parity="official")
+    high = StoredStep(index=1, policy=np.float32([-1.0]), reference=np.float32([-2.0]))
+    full = replace(
+        high, top_mean=np.float32([-1.0]), entropy=np.float32([1.0]), self_certainty=np.float32([1.0]), index=3
+    )
+    run = replace(given.runs[0], steps=(StoredStep(index=1, unscored="cut off"), full), mistake_step=1)
+    found = evaluate_fa(replace(given, runs=(run, *given.runs[1:])))
+    assert found.runs == 6
+    alone = evaluate_fa(replace(given, runs=(run, replace(run, id="x", task="x"))))
+    assert alone.rows[0].held_out.value == 1.0  # nothing is below 0, so the first action is named
