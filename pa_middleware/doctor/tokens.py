@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pa_middleware.doctor.findings import Finding, Verdict
 from pa_middleware.scoring.checkpoints import check_same_vocabulary
 from pa_middleware.scoring.errors import PairError
+from pa_middleware.scoring.rendering import Renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -71,11 +72,13 @@ def template(tokenizer: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase
     rule; a reference with another template was trained on another format, and the ratio will measure that too.
     """
     allowed = "equal templates, or none of the reference's; equal ids for the rendered sample"
-    if not tokenizer.chat_template:
+    try:
+        Renderer(tokenizer)
+    except PairError as error:
         return Finding(
             check="template",
             verdict="failed",
-            measured="The policy's tokenizer has no chat template.",
+            measured=f"The policy's template cannot be used: {error}",
             allowed=allowed,
             advice="Set tokenizer.chat_template to the one the policy was trained with, and save it.",
         )

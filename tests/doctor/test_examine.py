@@ -103,12 +103,18 @@ def test_a_base_model_without_template_is_fine_and_another_template_is_a_warning
         assert _examined(policy, folder)["template"].verdict == verdict
 
 
-def test_a_policy_without_template_fails(tiny: Build, policy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "template", [None, "{{ raise_exception('no such turn') }}", "{{ undefined_name.text }}", "{% if"]
+)
+def test_a_policy_whose_template_is_missing_or_cannot_be_used_fails(
+    tiny: Build, policy: Path, tmp_path: Path, template: str | None
+) -> None:
     model, _ = pairs.small(tiny)
     tokenizer = templates.with_template("qwen3", "")
-    tokenizer.chat_template = None
+    tokenizer.chat_template = template
     found = _examined(pairs.save(tmp_path, model, tokenizer), policy)
     assert found["template"].verdict == "failed"
+    assert _verdicts(found, *CHECKS[3:]) == ["not checked"] * len(CHECKS[3:])
 
 
 def test_a_model_that_answers_nan_fails_where_it_is_first_scored(tiny: Build, policy: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import supervised
 from .environment import BETA, GAMMA, HORIZON
+from .further import FURTHER
 
 _COLUMNS = ("pearson", "spearman", "sign", "error", "top1", "regret")
 _ROWS = {
@@ -23,6 +24,8 @@ def model_card(record: Mapping[str, Any]) -> str:
         record: what `training.json` holds.
     """
     final, settings = record["final"], record["settings"]
+    stopped = [each.iterations for each in FURTHER if each.beta == BETA]
+    betas = [each.beta for each in FURTHER if each.beta != BETA]
     return f"""\
 ---
 license: mit
@@ -73,11 +76,24 @@ which neither model ever saw, the scores mean less (sampled, 50 episodes of each
 - Seed {record["seed"]}, {record["minutes"]:.0f} minutes on one core. It is made again by
   `python -m pa_demos.taxi.train --seed {record["seed"]} --out pair`; `training.json` holds the whole log.
 
+## Further policies
+
+`further/` holds the weights of {len(FURTHER)} more policies, float16, trained from the same reference in the same way
+with other random numbers: at beta 1 stopped after {_listed(stopped)} iterations, and at beta {_listed(betas)} to the
+end. They are to be measured, not used: a policy whose training was cut short scores its own actions badly while its
+scores on the reference's runs look right. `pa-middleware verify-theory` prints all figures. They are made again by
+`python -m pa_demos.taxi.train_further --out pair/further`, to the bit on the same kind of processor.
+
 ## Limits
 
 Success and agreement hold for this environment, these prompts and this chat template. States that training hardly
 visits are scored worse. Zero is not average: an ordinary action of the policy scores above zero.
 """
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    *most, last = [f"{number:g}" for number in numbers]
+    return f"{', '.join(most)} and {last}"
 
 
 def _table(figures: Mapping[str, float], rows: Mapping[str, str]) -> str:
