@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pa_middleware.json_option import check_writable, write_json
+
 if TYPE_CHECKING:
     from pa_middleware.debugging.attribution import Rule
     from pa_middleware.debugging.labelled_steps import ScoredAction
@@ -61,14 +63,12 @@ def attribute(
     except (OSError, LabelledRunError) as error:
         raise typer.BadParameter(str(error), param_hint="RUNS") from error
     for name, file in (("--out", out), ("--json", json_file)):
-        _check_writable(file, name)
+        check_writable(file, name)
     pair = _pair(policy, reference, device)
     scored = _scored(pair, labelled, rules, below, out)
     found = accuracy(labelled, scored, rules=rules, threshold=below)
     Console().print(render(found))
-    if json_file is not None:
-        told = {"policy": policy, "reference": reference, **found.to_dict()}
-        json_file.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json({"policy": policy, "reference": reference, **found.to_dict()}, json_file)
     if not any(action.score is not None for actions in scored for action in actions):
         Console(stderr=True).print("No action of these runs has a score: the rules were not measured.")
         raise typer.Exit(NOTHING_SCORED)
@@ -115,14 +115,3 @@ def _line(
         "suspects": {rule: named(actions, rule, threshold) for rule in rules},
         "actions": [asdict(action) for action in actions],
     }
-
-
-def _check_writable(file: Path | None, hint: str) -> None:
-    """Refuse a file that cannot be written before anything is scored."""
-    if file is None:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.open("a", encoding="utf-8").close()
-    except OSError as error:
-        raise typer.BadParameter(str(error), param_hint=hint) from error

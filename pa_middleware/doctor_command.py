@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from pa_middleware.json_option import check_writable, write_json
 
 if TYPE_CHECKING:
     from pa_middleware.scoring.scorer import Step
@@ -52,6 +53,7 @@ def doctor(
         raise typer.BadParameter(str(error), param_hint="PAIR") from error
     if source is not None and not runs:
         raise typer.BadParameter("has no effect without --runs; leave it out", param_hint="--source")
+    check_writable(json_file)
     steps = _steps(runs, source) if runs else GENERIC
     settings: dict[str, Any] = {"samples": samples, "length": length, "seed": seed, "dtype": dtype, "device": device}
     try:
@@ -60,12 +62,7 @@ def doctor(
     except (OSError, ValueError, RuntimeError, ScoringError) as error:
         raise typer.BadParameter(str(error), param_hint="PAIR") from error
     Console().print(render(found))
-    if json_file is not None:
-        try:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise typer.BadParameter(str(error), param_hint="--json") from error
+    write_json(found.to_dict(), json_file)
     if found.failed:
         raise typer.Exit(FAILED)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+
+from pa_middleware.json_option import check_writable, write_json
 
 if TYPE_CHECKING:
     from pa_middleware.evaluation.result import Evaluation
@@ -56,17 +57,13 @@ def evaluate(
     counted = _prefix(prefix)
     if application == "fa" and counted is not None:
         raise typer.BadParameter("has an effect with tts and uq only; leave it out", param_hint="--prefix")
+    check_writable(json_file)
     try:
         found = _evaluated(application, read_scores(scores), counted, max_n, seed=seed, confidence=confidence)
     except (OSError, EvaluationError) as error:
         raise typer.BadParameter(str(error), param_hint="SCORES") from error
     Console().print(render(found))
-    if json_file is not None:
-        try:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise typer.BadParameter(str(error), param_hint="--json") from error
+    write_json(found.to_dict(), json_file)
     if plots is not None:
         from pa_middleware.evaluation.plots import plot
 

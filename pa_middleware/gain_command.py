@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from pa_middleware.json_option import write_json
 
 NO_EVIDENCE = 1
 """Exit code when the scorer is not shown to beat random; 2 is for files and options that cannot be used."""
@@ -68,11 +69,6 @@ def gain(
         console.print(
             Text(f"\nAt {value:g} a success and {cost:g} a run, N = {best} is best: {net:.4g} expected, less its cost.")
         )
-    if json_file is not None:
-        try:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise typer.BadParameter(str(error), param_hint="--json") from error
+    write_json(told, json_file)
     if not found.beats_random:
         raise typer.Exit(NO_EVIDENCE)

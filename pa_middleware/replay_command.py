@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from pa_middleware.json_option import write_json
 
 if TYPE_CHECKING:
     from pa_middleware.selection.app import Replayable
@@ -43,7 +44,7 @@ def replay(
     from pa_middleware.guard.way import run_immediately
     from pa_middleware.selection.errors import SelectionError
     from pa_middleware.selection.loading import AppError, load, needs_loop
-    from pa_middleware.selection.replay_table import render
+    from pa_middleware.selection.replay_table import as_dict, render
     from pa_middleware.tracing.visible import visible
 
     settings: dict[str, Any] = {"step": _step(step), "draws": draws, "threshold": threshold, "tries": tries}
@@ -60,8 +61,7 @@ def replay(
         Console(stderr=True).print(Text(f"Not replayed: {visible(str(error))}."))
         raise typer.Exit(WRONG_USE) from error
     Console().print(render(found))
-    if json_file is not None:
-        _write(found, json_file)
+    write_json(as_dict(found), json_file)
 
 
 async def _replayed(made: Any, app: str, run: str, settings: dict[str, Any], *, in_loop: bool) -> Replay:
@@ -121,13 +121,3 @@ def _refuse_idle(step: int | Literal["decisive"], rule: str | None, threshold: f
             raise typer.BadParameter(f"has no effect with --from {step}; leave one of them out", param_hint=name)
     elif (rule == "first_below") != (threshold is not None):
         raise typer.BadParameter("goes with --rule first_below; give both, or neither", param_hint="--threshold")
-
-
-def _write(found: Replay, file: Path) -> None:
-    from pa_middleware.selection.replay_table import as_dict
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(as_dict(found), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise typer.BadParameter(str(error), param_hint="--json") from error

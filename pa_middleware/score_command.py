@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -46,19 +47,20 @@ def score(
     ] = None,
     beta: Annotated[float, typer.Option(help="KL weight of the RL training; 1 where there was none.")] = 1.0,
     device: Annotated[str, typer.Option(help="Where both models go.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of both models, float32 say; auto keeps each checkpoint's own.")] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of both models; auto keeps each checkpoint's own."),
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew, whatever the file holds.")] = False,
 ) -> None:
     """Score finished runs and store everything that evaluating them needs."""
     from itertools import islice
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from pa_middleware.calibration.errors import CalibrationError
     from pa_middleware.calibration.labels import read_labels
     from pa_middleware.evaluation.errors import EvaluationError
     from pa_middleware.evaluation.reading import SOURCES, read_trajectories
-    from pa_middleware.evaluation.scoring import score_trajectories
+    from pa_middleware.evaluation.scoring import score_trajectories, survey
     from pa_middleware.scoring.errors import ScoringError
 
     if (form := next((each for each in SOURCES if each == source), None)) is None and source is not None:
@@ -75,16 +77,14 @@ def score(
         return islice(read_trajectories(runs, source=form, labels=told), limit)
 
     try:
-        count = len(range(part[0], sum(1 for _ in trajectories()), part[1]))
+        count, digest = survey(trajectories())
     except (OSError, EvaluationError) as error:
         raise typer.BadParameter(str(error), param_hint="RUNS") from error
     models = _pair(pair, beta=beta, device=device, dtype=dtype, max_length=None if parity else max_length)
     score_batch, header = _pass(models, parity, max_length)
-    header |= {"source": [Path(each.split("@")[-1]).name for each in runs], "limit": limit}
+    header |= {"source": [Path(each.split("@")[-1]).name for each in runs], "runs": count, "digest": digest}
     console = Console(stderr=True)
-    columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("Scoring", total=count)
+    with _bar(console, len(range(part[0], count, part[1]))) as show:
         try:
             summary = score_trajectories(
                 trajectories(),
@@ -93,7 +93,7 @@ def score(
                 out,
                 shard=part,
                 overwrite=overwrite,
-                done=lambda runs: bar.advance(task, runs),
+                done=show,
             )
         except (OSError, EvaluationError) as error:
             raise typer.BadParameter(str(error), param_hint="--out") from error
@@ -101,6 +101,18 @@ def score(
             console.print(Text(f"Stopped: {error}. What was scored is in {out}; the same command goes on from there."))
             raise typer.Exit(1) from error
     _tell(summary, out)
+
+
+@contextmanager
+def _bar(console: Console, runs: int) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far the pass is: told of finished runs, and of tokens."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    tokens = TextColumn("runs, {task.fields[tokens]} tokens")
+    columns = (TextColumn("Scoring"), BarColumn(), MofNCompleteColumn(), tokens, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=runs, tokens=0)
+        yield lambda finished, tokens: bar.update(task, advance=finished, tokens=bar.tasks[0].fields["tokens"] + tokens)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -161,6 +173,8 @@ def _tell(summary: Summary, out: Path) -> None:
     console = Console()
     before = f" ({summary.before} more were there)" if summary.before else ""
     console.print(Text(f"{summary.runs} runs scored{before}: {summary.actions} actions, {summary.tokens} tokens."))
+    if summary.without_actions:
+        console.print(Text(f"{summary.without_actions} runs without any action."))
     for why, count in sorted(summary.unscored.items()):
         console.print(Text(f"{count} actions without a score: {why}."))
     if summary.truncated:

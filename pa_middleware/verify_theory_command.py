@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from pa_middleware.json_option import check_writable, write_json
 
 FAILED = 1
 """Exit code when an identity, or a bar of the shipped pair, does not hold; 2 is for options that cannot be used."""
@@ -24,16 +25,12 @@ def verify_theory(
     from pa_demos.taxi.theory import verify
     from pa_demos.taxi.theory_table import render
 
+    check_writable(json_file)
     console, errors = Console(), Console(stderr=True)
     with errors.status("Reading the policies ..."):
         theory = verify()
     console.print(render(theory))
-    if json_file is not None:
-        try:
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(theory.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise typer.BadParameter(str(error), param_hint="--json") from error
+    write_json(theory.to_dict(), json_file)
     if plots is not None:
         from pa_demos.taxi.theory_plots import plot_theory
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pa_middleware.doctor.findings import Finding
@@ -14,13 +13,10 @@ from pa_middleware.doctor.sample import Sample
 from pa_middleware.doctor.trial import Trial
 from pa_middleware.scoring.pair import ModelPair
 from pa_middleware.scoring.scorer import StepScore
+from pa_middleware.scoring.self_check import tolerance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_TOLERANCE = {torch.float64: 2e-4, torch.float32: 2e-4, torch.float16: 0.25}
-_COARSE = 1.0
-"""Nats a token, as `self_check` allows them: what rounding does to a log-prob in a deep model; a fault does more."""
 
 
 def self_check(pair: ModelPair) -> Finding:
@@ -89,7 +85,7 @@ def generation(pair: ModelPair, trial: Trial) -> Finding:
 
 
 def _tolerance(*models: PreTrainedModel) -> float:
-    return max(_TOLERANCE.get(model.dtype, _COARSE) for model in models)
+    return max(tolerance(model) for model in models)
 
 
 def _log_probs(scores: Sequence[StepScore]) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ FAR = 2.0
 policy's a seventh of its probability, everywhere. Then the ratio tells the policy's format from another."""
 TOO_FAR = 5.0
 """Nats a token above which the check fails: less than a hundredth, so the reference reads a foreign language."""
-CLEAR = 3.0
-"""Spread of scores, in least margins, from which noise plays no part. Below 1 it decides."""
+_MARGIN = 3 * math.sqrt(2)
+"""Least margins are so many standard deviations of a score's noise; see `ModelPair.least_margin`."""
 SURE = 5.0
 """Standard errors that a mean may lie from what theory says. Log-ratios have heavier tails than a normal."""
 
@@ -55,16 +55,19 @@ def spread(pair: ModelPair, trial: Trial) -> Finding:
     side = trial.policy
     deviation = math.sqrt(_variance(side.scores, side.per_prompt))
     margin = pair.least_margin(round(side.tokens / len(side.written)))
-    enough = deviation >= CLEAR * margin and deviation > 0
-    verdict: Verdict = "ok" if enough else "failed" if deviation <= margin else "warning"
+    verdict: Verdict = "ok"
+    if deviation <= margin / _MARGIN:
+        verdict = "failed"
+    elif deviation < margin:
+        verdict = "warning"
     times = f", {deviation / margin:.3g} times" if margin > 0 else ""
     return Finding(
         check="noise",
         verdict=verdict,
         measured=f"Scores of texts of one prompt spread by {deviation:.3g} (standard deviation){times} the least "
         f"margin of the dtype, {margin:.1e} nats.",
-        allowed=f"a spread of at least {CLEAR:g} least margins",
-        advice="" if enough else "Load both models in float32; otherwise rounding chooses among actions.",
+        allowed="a spread of at least one least margin; no more than the noise itself, a quarter of it, fails",
+        advice="" if verdict == "ok" else "Load both models in float32; otherwise rounding chooses among actions.",
         numbers={"spread": deviation, "least_margin": margin},
     )
 

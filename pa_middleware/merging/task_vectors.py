@@ -98,7 +98,9 @@ def elected(vectors: Sequence[torch.Tensor], *, mean: bool) -> torch.Tensor:
     try:
         from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
     except ImportError as error:
-        raise PairError("several task vectors are merged by peft, which is not installed: pip install peft") from error
+        raise PairError(
+            "several task vectors are merged by peft, which is not installed: pip install 'pa-middleware[lora]'"
+        ) from error
     stacked = torch.stack(list(vectors))
     mask = calculate_majority_sign_mask(stacked, method="total")
     return disjoint_merge(stacked, mask) if mean else (stacked * mask).sum(0)

@@ -54,6 +54,11 @@ class Chosen:
     """Why each faster way was left out."""
 
 
+def tolerance(model: PreTrainedModel) -> float:
+    """Nats that rounding may move a token's log-prob by, at most; a fault moves it further."""
+    return _TOLERANCE.get(model.dtype, _COARSE)
+
+
 def choose(
     model: PreTrainedModel, *, confidence: bool, repeatable: bool, methods: Sequence[Method] = METHODS
 ) -> Chosen:
@@ -92,7 +97,7 @@ def choose(
             refused[method] = f"{type(error).__name__}: {error}"
             continue
         off = np.concatenate([_off(g[:, 0], e) for g, e in zip(given, expected, strict=True)])
-        if not broken and not np.abs(off).max() <= _TOLERANCE.get(model.dtype, _COARSE):
+        if not broken and not np.abs(off).max() <= tolerance(model):
             refused[method] = f"differs from the plain pass by {np.abs(off).max():.2g} nats a token"
             continue
         opened = _open(method, twin(model), confidence=confidence, repeatable=repeatable)

@@ -67,7 +67,7 @@ def test_one_vector_is_elected_without_peft(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "peft.utils.merge_utils", None)
     vector = torch.tensor([1.0, -2.0, 0.0])
     assert elected([vector], mean=True) is vector
-    with pytest.raises(PairError, match="pip install peft"):
+    with pytest.raises(PairError, match=r"pip install 'pa-middleware\[lora\]'"):
         elected([vector, vector], mean=True)
 
 
