@@ -29,7 +29,7 @@ from pa_middleware.scoring.tree_attention import TreePass, running
 from pa_middleware.scoring.twin import twin
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ModelName = Literal["smollm2", "tiny"]
 
@@ -155,11 +155,21 @@ def _random_ids() -> Ids:
     return tuple(np.random.default_rng(0).integers(0, _TINY_VOCABULARY, 100_000).tolist())
 
 
-def _text_ids() -> Ids:
-    """The source of some of Python's own modules."""
+def smollm2_tokenizer() -> PreTrainedTokenizerBase:
+    """SmolLM2's own, with its chat template.
+
+    Raises:
+        SystemExit: the package with the weights, or what reads them, is not installed.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(_smollm2_folder(), gguf_file=_FILE)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(_smollm2_folder(), gguf_file=_FILE)
+    return tokenizer
+
+
+def _text_ids() -> Ids:
+    """The source of some of Python's own modules."""
+    tokenizer = smollm2_tokenizer()
     text = "".join(inspect.getsource(module) for module in (argparse, inspect, pydoc, tarfile))
     return tuple(tokenizer(text, verbose=False)["input_ids"])
 

@@ -12,9 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 torch.set_num_threads(1)
 
-# The same examples in every run: what fails here fails everywhere. `HYPOTHESIS_PROFILE=search` looks for new ones.
-settings.register_profile("repeat", derandomize=True, database=None)
-settings.register_profile("search", print_blob=True)
+# The same examples in every run, however long they take: what fails here fails everywhere.
+# `HYPOTHESIS_PROFILE=search` looks for new ones.
+settings.register_profile("repeat", derandomize=True, database=None, deadline=None)
+settings.register_profile("search", print_blob=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 Build = Callable[..., PreTrainedModel]

@@ -35,6 +35,8 @@ class Summary:
     runs: int = 0
     before: int = 0
     """Runs that the file held already."""
+    without_actions: int = 0
+    """Runs in which there is nothing to score."""
     actions: int = 0
     tokens: int = 0
     truncated: int = 0
@@ -46,6 +48,7 @@ class Summary:
         """Count runs."""
         steps = [step for run in runs for step in run.steps]
         self.runs += len(runs)
+        self.without_actions += sum(not run.steps for run in runs)
         self.actions += len(steps)
         self.tokens += sum(step.policy.size for step in steps)
         self.truncated += sum(step.truncated and not step.unscored for step in steps)
@@ -143,4 +146,4 @@ def _batches(runs: Iterator[_Placed]) -> Iterator[list[_Placed]]:
 
 
 def _length(run: Trajectory) -> int:
-    return sum(len(str(message.get("content") or "")) for message in run.messages)
+    return sum(len(str(message.get(part) or "")) for message in run.messages for part in ("content", "tool_calls"))

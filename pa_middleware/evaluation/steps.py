@@ -55,7 +55,10 @@ def _run(trajectory: Trajectory) -> LabelledRun:
 
 
 def _message(message: Message) -> BaseMessage:
-    role, content = str(message.get("role", "")), str(message.get("content") or "")
+    role = str(message.get("role", ""))
+    content: str | list[str | dict[str, Any]] = str(message.get("content") or "")
+    if other := message.get("other"):
+        content = [str(content), *({"type": kind} for kind in other)]  # which the renderer refuses by its kind
     match role:
         case "system" | "developer":
             return SystemMessage(content)
@@ -69,7 +72,7 @@ def _message(message: Message) -> BaseMessage:
     return ChatMessage(content=content, role=role)
 
 
-def _action(content: str, message: Message) -> AIMessage:
+def _action(content: str | list[str | dict[str, Any]], message: Message) -> AIMessage:
     calls: list[ToolCall] = []
     invalid: list[InvalidToolCall] = []
     for call in message.get("tool_calls") or ():

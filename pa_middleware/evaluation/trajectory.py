@@ -9,7 +9,7 @@ from typing import Any
 Message = Mapping[str, Any]
 """`role` and `content` (text) as they were written; `name` if the writer has one; an assistant's `tool_calls`, each
 with `name`, `arguments` (an object, or text that is no JSON object) and `id`, and its `reasoning_content`; a tool's
-`tool_call_id`."""
+`tool_call_id`; `other`, the kinds of what it holds beside text, such as images, with which nothing can be scored."""
 
 SUCCESS = 1.0
 """Reward from which a run counts as a success, as in the paper's official code."""

@@ -53,9 +53,11 @@ def test_identities_hold_for_any_reference() -> None:
 def test_identities_fail_for_what_is_no_optimum(log_reference: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished = soft_optimum(np.exp(log_reference), tolerance=0.1)
     monkeypatch.setattr("pa_demos.taxi.theory_identities.soft_optimum", lambda *_, **__: unfinished)
-    held = {check.what: check.holds for check in identities(log_reference, BETA)}
+    checks = identities(log_reference, BETA)
+    held = {check.what: check.holds for check in checks}
     # The mean over a policy's own actions of its own Q - V is beta * KL, whether it is the optimum or not.
     assert [what for what, holds in held.items() if holds] == ["E_pi*[A*] = beta KL(pi*|pi_ref) >= 0"]
+    assert all(math.isfinite(check.value) for check in checks)  # a failed check is a number, which JSON can hold
 
 
 def test_values_of_the_linear_system_are_what_backing_up_comes_to(log_reference: Table) -> None:

@@ -131,9 +131,12 @@ def test_the_official_rules_name_the_earliest_of_equals() -> None:
 
 def test_an_official_pass_counts_what_was_cut_off_as_0_and_always_names_a_step() -> None:
     given = _failed(6, runs=6, parity="official")
-    high = StoredStep(index=1, policy=np.float32([-1.0]), reference=np.float32([-2.0]))
-    full = replace(
-        high, top_mean=np.float32([-1.0]), entropy=np.float32([1.0]), self_certainty=np.float32([1.0]), index=3
+
+    def one(value: float) -> np.ndarray:
+        return np.array([value], dtype=np.float32)
+
+    full = StoredStep(
+        index=3, policy=one(-1), reference=one(-2), top_mean=one(-1), entropy=one(1), self_certainty=one(1)
     )
     run = replace(given.runs[0], steps=(StoredStep(index=1, unscored="cut off"), full), mistake_step=1)
     found = evaluate_fa(replace(given, runs=(run, *given.runs[1:])))

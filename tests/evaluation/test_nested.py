@@ -33,10 +33,9 @@ def test_each_run_is_measured_once_in_each_dealing_by_a_cell_that_never_saw_it()
 
 def test_a_cell_that_is_better_by_less_than_two_standard_errors_is_not_chosen() -> None:
     for ahead, chosen in ((0.19, 0), (0.21, 1)):
-        found = choose(
-            deal(TASKS, SUCCESS, 0), lambda _, a=ahead: Measured(np.array([0.5, 0.5 + a]), np.array([0.0, 0.1])), 0
-        )  # type: ignore[misc]
-        assert {fold.cell for fold in found} == {chosen}
+        found = Measured(np.array([0.5, 0.5 + ahead]), np.array([0.0, 0.1]))
+        folds = choose(deal(TASKS, SUCCESS, 0), lambda _, found=found: found, 0)  # type: ignore[misc]
+        assert {fold.cell for fold in folds} == {chosen}
 
 
 def test_without_a_metric_the_cell_that_was_fixed_beforehand_is_taken() -> None:

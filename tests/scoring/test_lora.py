@@ -141,7 +141,7 @@ def test_names_say_which_adapter_is_which(tiny: Build) -> None:
         ({"reference_adapter": "default"}, "'default' is given as policy and as reference"),
     ],
 )
-def test_adapters_that_make_no_pair_are_refused(tiny: Build, adapters: dict[str, str], words: str) -> None:
+def test_adapters_that_make_no_pair_are_refused(tiny: Build, adapters: dict[str, Any], words: str) -> None:
     with pytest.raises(PairError, match=words):
         LoraPair(_adapted(tiny), TOKENIZER, **adapters)
 

@@ -61,7 +61,7 @@ def identities(log_reference: Table, beta: float) -> list[Check]:
         "E_pi*[A*] = beta KL(pi*|pi_ref) >= 0": _signed((pi * advantage).sum(axis=-1), beta * kl),
         "E_ref[A*] = -beta KL(pi_ref|pi*) <= 0": _signed(-(ref * advantage).sum(axis=-1), beta * reverse_kl),
         "E_ref[exp(A*/beta)] = 1": (ref * np.exp(advantage / beta)).sum(axis=-1) - 1,
-        "A* is the same for shaped rewards": _shaped(optimum, log_reference, beta)[rows] - advantage,
+        "A* is the same for shaped rewards": _shaped(optimum, log_reference, beta, all_q - all_v[:, None])[rows],
     }
     return [Check(what, float(np.abs(error).max()), TOLERANCE, beta=beta) for what, error in errors.items()]
 
@@ -107,7 +107,7 @@ def unlike(log_reference: Table, beta: float) -> dict[str, float]:
         "reference_mean": float((share * np.exp(log_reference) * best.advantage).sum()),
         "optimum_positive": float((share * best.policy * (best.advantage > 0)).sum()),
         "outcome_error": float((share * best.policy * (world.probability * miss).sum(axis=-1)).sum()),
-        "shaping": float(np.abs(_shaped_reward()[0] - world.reward)[rows].max()),
+        "shaping": float(np.abs(_shaped_reward() - world.reward)[rows].max()),
     }
 
 
@@ -137,18 +137,21 @@ def _backup(v: Table) -> Table:
     return q
 
 
-def _shaped_reward() -> tuple[Table, Table]:
-    """Other rewards [500, 7] for the same behaviour, and the potential [500] that they are made with.
+def _shaped_reward() -> Table:
+    """Other rewards [500, 7] for the same behaviour: r(s, a) + gamma E[phi(s')] - phi(s), with a potential phi at random.
 
-    r(s, a) + gamma E[phi(s')] - phi(s); phi is 0 once the passenger has arrived.
+    What follows a delivery has potential 0.
     """
     potential = np.random.default_rng(0).normal(scale=10.0, size=len(dynamics().reward))
-    return dynamics().reward + _expected(potential) - potential[:, None], potential
+    return np.asarray(dynamics().reward + _expected(potential) - potential[:, None])
 
 
-def _shaped(optimum: Table, log_reference: Table, beta: float) -> Table:
-    """A* under the shaped rewards, [500, 7]; not a number where the optimum of the true ones is not theirs as well."""
-    q, v = regularised_values(optimum, log_reference, _shaped_reward()[0], beta)
-    # A policy whose own value is the soft maximum of its Q is the optimum: the Bellman equation has one solution.
-    optimal = np.abs(v - _soft_maximum(q, log_reference, beta)) < TOLERANCE
-    return np.where(optimal[:, None], q - v[:, None], np.nan)
+def _shaped(optimum: Table, log_reference: Table, beta: float, advantage: Table) -> Table:
+    """How far A* under the shaped rewards is from the given one, [500, 7].
+
+    No less than how far the policy is from being their optimum as well: one whose own value is the soft maximum of its
+    Q is, as the Bellman equation has one solution.
+    """
+    q, v = regularised_values(optimum, log_reference, _shaped_reward(), beta)
+    beside = np.abs(v - _soft_maximum(q, log_reference, beta))
+    return np.maximum(np.abs(q - v[:, None] - advantage), beside[:, None])

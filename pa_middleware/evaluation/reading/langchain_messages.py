@@ -16,7 +16,7 @@ from langchain_core.messages import (
 )
 
 from pa_middleware.evaluation.errors import EvaluationError
-from pa_middleware.evaluation.reading.normal import text_of
+from pa_middleware.evaluation.reading.normal import content_of
 from pa_middleware.evaluation.trajectory import Message
 from pa_middleware.scoring.messages import reasoning_of
 
@@ -28,19 +28,15 @@ _CLASSES: Mapping[str, type[BaseMessage]] = {
 
 
 def message_of(where: str, message: BaseMessage) -> Message:
-    """A message.
-
-    Raises:
-        EvaluationError: its content is no text.
-    """
+    """A message."""
     role = message.role if isinstance(message, ChatMessage) else _ROLES.get(message.type, message.type)
-    told: dict[str, Any] = {"role": role, "content": text_of(where, message.content)}
+    told: dict[str, Any] = {"role": role, **content_of(where, message.content)}
     if message.name:
         told["name"] = message.name
     if isinstance(message, AIMessage):
-        calls = [{"name": call["name"], "arguments": call["args"], "id": call["id"]} for call in message.tool_calls]
-        calls += [
-            {"name": call["name"], "arguments": call["args"], "id": call["id"]} for call in message.invalid_tool_calls
+        calls = [
+            {"name": call["name"], "arguments": call["args"], "id": call["id"]}
+            for call in (*message.tool_calls, *message.invalid_tool_calls)
         ]
         if calls:
             told["tool_calls"] = calls

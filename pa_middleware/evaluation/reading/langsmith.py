@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pa_middleware.evaluation.errors import EvaluationError
@@ -13,21 +12,22 @@ from pa_middleware.evaluation.trajectory import Message, Trajectory
 
 
 def langsmith(where: str, told: Iterable[Mapping[str, Any]]) -> Iterator[Trajectory]:
-    """The traces of an export, in the order they first appear.
+    """The traces of an export, in the order of their first model calls; one without any holds no run of an agent.
 
     Raises:
         EvaluationError: a model call cannot be read; or there is none.
     """
-    calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    longest: dict[str, Mapping[str, Any]] = {}
     for run in told:
         if run.get("run_type") == "llm":
-            calls[str(run.get("trace_id") or run.get("id"))].append(run)
-    if not calls:
+            trace = str(run.get("trace_id") or run.get("id"))
+            if trace not in longest or len(_given(run)) > len(_given(longest[trace])):
+                longest[trace] = run
+    if not longest:
         raise EvaluationError(f"{where} holds no run of run_type llm; export the model calls too")
-    for trace, runs in calls.items():
+    for trace, last in longest.items():
         here = f"{where}, trace {trace}"
-        shown, last = max(((_shown(here, run), run) for run in runs), key=lambda each: len(each[0]))
-        messages = (*shown, *_answer(here, last))
+        messages = (*_messages(here, _given(last)), *_answer(here, last))
         yield Trajectory(
             id=trace,
             task=trace,
@@ -37,12 +37,12 @@ def langsmith(where: str, told: Iterable[Mapping[str, Any]]) -> Iterator[Traject
         )
 
 
-def _shown(where: str, run: Mapping[str, Any]) -> tuple[Message, ...]:
-    inputs = run.get("inputs")
-    given = inputs.get("messages") if isinstance(inputs, Mapping) else None
-    if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
-        given = given[0]  # LangChain's batches of one
-    return _messages(where, given)
+def _given(run: Mapping[str, Any]) -> list[Any]:
+    """The messages that a model call was shown, as they are written; none if it was shown something else."""
+    match run.get("inputs"):
+        case {"messages": [[*given]]} | {"messages": [*given]}:  # the first are LangChain's batches of one
+            return given
+    return []
 
 
 def _answer(where: str, run: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -56,8 +56,8 @@ def _answer(where: str, run: Mapping[str, Any]) -> tuple[Message, ...]:
     return ()  # the call failed, or its answer was not kept: what came before it can be scored
 
 
-def _messages(where: str, given: object) -> tuple[Message, ...]:
-    if not isinstance(given, list):
+def _messages(where: str, given: Sequence[object]) -> tuple[Message, ...]:
+    if not given:
         return normal_messages(where, given)
     found: list[Message] = []
     for place, message in enumerate(given):

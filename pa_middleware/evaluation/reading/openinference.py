@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pa_middleware.evaluation.errors import EvaluationError
-from pa_middleware.evaluation.reading.normal import actions_of, arguments_of
+from pa_middleware.evaluation.reading.normal import actions_of, arguments_of, content_of
 from pa_middleware.evaluation.trajectory import Message, Trajectory
 
 _INPUT, _OUTPUT = "llm.input_messages", "llm.output_messages"
@@ -22,21 +22,21 @@ Span = tuple[str, Mapping[str, Any]]
 
 
 def openinference(where: str, spans: Iterable[Span]) -> Iterator[Trajectory]:
-    """The traces among some spans, in the order they first appear.
+    """The traces among some spans, in the order of their first model calls; one without any holds no run of an agent.
 
     Raises:
         EvaluationError: no span is a model call with its messages.
     """
-    calls: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    longest: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for trace, attributes in spans:
-        if any(name.startswith(f"{_INPUT}.") for name in attributes):
-            calls[trace].append(attributes)
-    if not calls:
+        shown = len(_fields(attributes, _INPUT))
+        if shown > longest.get(trace, (0, {}))[0]:
+            longest[trace] = shown, attributes
+    if not longest:
         raise EvaluationError(f"{where} holds no span with {_INPUT}; export spans with content")
-    for trace, of_trace in calls.items():
+    for trace, (_, last) in longest.items():
         here = f"{where}, trace {trace}"
-        shown, last = max(((_messages(here, each, _INPUT), each) for each in of_trace), key=lambda each: len(each[0]))
-        messages = (*shown, *_messages(here, last, _OUTPUT))
+        messages = (*_messages(here, last, _INPUT), *_messages(here, last, _OUTPUT))
         yield Trajectory(
             id=trace, task=trace, messages=messages, actions=actions_of(messages), tools=tuple(_tools(last))
         )
@@ -67,20 +67,24 @@ def _flat(prefix: str, value: object) -> Iterator[tuple[str, Any]]:
 
 
 def _messages(where: str, attributes: Mapping[str, Any], side: str) -> tuple[Message, ...]:
+    fields = _fields(attributes, side)
+    return tuple(_message(f"{where}, {side}.{place}", fields[place]) for place in sorted(fields))
+
+
+def _fields(attributes: Mapping[str, Any], side: str) -> Mapping[int, Mapping[str, Any]]:
+    """What the messages of one side are told by, under their places."""
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
     for name, value in attributes.items():
         if name.startswith(f"{side}.") and (match := _PLACE.fullmatch(name.removeprefix(f"{side}."))):
             fields[int(match[1])][match[2]] = value
-    return tuple(_message(f"{where}, {side}.{place}", fields[place]) for place in sorted(fields))
+    return fields
 
 
 def _message(where: str, fields: Mapping[str, Any]) -> Message:
     role = fields.get("role")
     if not isinstance(role, str):
         raise EvaluationError(f"{where} has no message.role; it was not exported whole")
-    parts = _numbered(_PART, fields)
-    text = fields.get("content") or "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
-    told: dict[str, Any] = {"role": role, "content": str(text)}
+    told: dict[str, Any] = {"role": role, **content_of(where, fields.get("content") or _numbered(_PART, fields))}
     if calls := _numbered(_CALL, fields):
         told["tool_calls"] = [
             {

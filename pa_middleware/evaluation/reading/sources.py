@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,10 +14,11 @@ from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.reading.benchmarks import tau, tau2
 from pa_middleware.evaluation.reading.chats import chat
 from pa_middleware.evaluation.reading.checkpoints import POSTGRES, SQLITE, checkpoints
-from pa_middleware.evaluation.reading.labelled import who_and_when
+from pa_middleware.evaluation.reading.labelling import label_trajectories
 from pa_middleware.evaluation.reading.langsmith import langsmith
 from pa_middleware.evaluation.reading.openinference import openinference, phoenix_span
 from pa_middleware.evaluation.reading.traces import traces
+from pa_middleware.evaluation.reading.who_and_when import who_and_when
 from pa_middleware.evaluation.trajectory import Trajectory
 from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.otlp import parse, spans
@@ -36,9 +37,10 @@ def read_trajectories(
     One file is in memory at a time; of JSONL, checkpoints and traces one run.
 
     Args:
-        paths: at least one. Of a folder all files are read that may hold runs, by their names, 2.json before 10.json.
+        paths: at least one. Of a folder our traces are read if it holds any, else all files that may hold runs, by
+            their names, 2.json before 10.json.
         source: the form; None: each file's is found out.
-        labels: success and task of runs, by their ids.
+        labels: success and task of runs, by their ids; see `label_trajectories`.
 
     Raises:
         EvaluationError: nothing to read, a form that is not known, a file that is not in it, or a label of no run.
@@ -49,29 +51,7 @@ def read_trajectories(
     if not paths:
         raise EvaluationError("there is nothing to read; give at least one file or folder of runs")
     runs = (run for path in paths for run in _of_path(os.fspath(path), source))
-    return _labelled(runs, labels) if labels else runs
-
-
-def _labelled(runs: Iterable[Trajectory], labels: Sequence[Label]) -> Iterator[Trajectory]:
-    by_run: dict[str, Label] = {}
-    for label in labels:
-        if label.run in by_run:
-            raise EvaluationError(f"line {label.line}: run {label.run!r} has a label already; give one")
-        by_run[label.run] = label
-    left = dict(by_run)
-    for run in runs:
-        # A trace may be called by its conversation alone, as it is where it was guarded.
-        found = next((by_run[name] for name in (run.id, run.id.partition(".")[2]) if name in by_run), None)
-        if found is None:
-            yield run
-        else:
-            left.pop(found.run, None)
-            yield replace(run, reward=float(found.success), task=found.task or run.task)
-    if left:
-        first = next(iter(left.values()))
-        raise EvaluationError(
-            f"line {first.line}: run {first.run!r} is not among the runs ({len(left)} such labels); give ids of runs"
-        )
+    return label_trajectories(runs, labels) if labels else runs
 
 
 def _of_path(path: str, source: Source | None) -> Iterator[Trajectory]:
@@ -88,12 +68,13 @@ def _of_path(path: str, source: Source | None) -> Iterator[Trajectory]:
         return
     files = sorted(
         (file for file in place.rglob("*") if file.suffix in _ENDINGS and file.is_file()),
-        key=lambda file: (file.parent, len(file.name), file.name),
+        key=lambda file: [(len(part), part) for part in file.parts],
     )
     if not files:
         raise EvaluationError(f"{path!r} holds no file that ends in {', '.join(_ENDINGS)}")
-    if source == "traces" or (source is None and files[0].suffix == ".jsonl" and _ours(files[0])):
-        yield from traces(place)  # a run that was resumed may go on in another file
+    ours = [file for file in files if source in (None, "traces") and _ours(file)]
+    if ours:  # with rules and labels beside them, as a recorded demo leaves them
+        yield from traces(ours)  # together: a run that was resumed may go on in another file
         return
     for file in files:
         yield from _of_file(file, file.relative_to(place).with_suffix("").as_posix(), source)
@@ -105,30 +86,42 @@ def _of_file(file: Path, name: str, source: Source | None) -> Iterator[Trajector
     if begin == SQLITE:
         _check(file, source, "checkpoints")
         yield from checkpoints(str(file))
-    elif file.suffix == ".jsonl":
+    elif _in_lines(file):
         yield from _of_lines(file, name, source)
     else:
         yield from _of_json(file, name, _json(file, None, file.read_bytes()), source)
 
 
+def _in_lines(file: Path) -> bool:
+    """Whether each line is a value of its own, whatever the file is called."""
+    if file.suffix == ".jsonl":
+        return True
+    first = [line for _, line in islice(_lines(file), 2)]
+    if len(first) < 2:
+        return False
+    try:
+        json.loads(first[0].decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def _of_lines(file: Path, name: str, source: Source | None) -> Iterator[Trajectory]:
-    with file.open("rb") as opened:
-        first = next((line for line in opened if line.strip()), b"")
+    first = next((line for _, line in _lines(file)), b"")
     if parse(first):
-        found = source or ("traces" if _ours(file) else "openinference")
-        if found == "traces":
-            yield from traces(file)
+        if source in (None, "traces") and _ours(file):
+            yield from traces([file])
         else:
-            _check(file, found, "openinference")
-            yield from openinference(str(file), _otlp(file))
+            _check(file, source, "openinference")
+            yield from openinference(repr(str(file)), _otlp(file))
         return
     told = _json(file, 1, first)
     if isinstance(told, Mapping) and "run_type" in told:
         _check(file, source, "langsmith")
-        yield from langsmith(str(file), _objects(file))
+        yield from langsmith(repr(str(file)), _objects(file))
     elif isinstance(told, Mapping) and phoenix_span(told) is not None:
         _check(file, source, "openinference")
-        yield from openinference(str(file), (span for each in _objects(file) if (span := phoenix_span(each))))
+        yield from openinference(repr(str(file)), (span for each in _objects(file) if (span := phoenix_span(each))))
     else:
         _check(file, source, "messages")
         for number, line in _lines(file):
@@ -142,7 +135,8 @@ def _of_json(file: Path, name: str, told: Any, source: Source | None) -> Iterato
         case {"simulations": list()}:
             _check(file, source, "tau2")
             folder = file.parent.name
-            yield from tau2(where, told, folder.removeprefix("trial_") if folder.startswith("trial_") else None)
+            trial = folder.removeprefix("trial_") if folder.startswith("trial_") else None
+            yield from tau2(where, told, file.stem, trial)
         case {"history": list(), "mistake_step": _}:
             _check(file, source, "who_and_when")
             yield who_and_when(file, told, name)
@@ -166,7 +160,7 @@ def _of_list(
         raise EvaluationError(f"{where}: an entry of its list is no object")
     if "traj" in first:
         _check(file, source, "tau")
-        yield from tau(where, told)
+        yield from tau(where, told, file.stem)
     elif "run_type" in first:
         _check(file, source, "langsmith")
         yield from langsmith(where, told)
@@ -223,4 +217,7 @@ def _otlp(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _ours(file: Path) -> bool:
+    """Whether it is a trace file in which a step of a guarded agent is told."""
+    if not parse(next((line for _, line in _lines(file)), b"")):
+        return False
     return any(span.name == names.GUARD_SPAN for _, line in _lines(file) for span in spans(parse(line)))

@@ -10,17 +10,20 @@ from typing import Any
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.reading.normal import arguments_of
 from pa_middleware.evaluation.trajectory import Message, Trajectory
+from pa_middleware.scoring.token_tree import common_length
 from pa_middleware.tracing.reader import Reader
 from pa_middleware.tracing.runs import Run, TracedMessage, TracedStep
 
 
-def traces(path: Path) -> Iterator[Trajectory]:
-    """The runs of trace files that were recorded with content. Steps without a decision are left out.
+def traces(files: Sequence[Path]) -> Iterator[Trajectory]:
+    """The runs of trace files that were recorded with content; one may go on from file to file, where it was resumed.
+
+    Steps without a decision are left out.
 
     Raises:
-        EvaluationError: a run without content.
+        EvaluationError: a run without content, or without a decided step.
     """
-    for run in Reader(path).runs():
+    for run in Reader(files).runs():
         yield trajectory_of(run)
 
 
@@ -28,10 +31,12 @@ def trajectory_of(run: Run) -> Trajectory:
     """A run: what was shown and said, in order; under `shown`, what stood before the agent at each action.
 
     Raises:
-        EvaluationError: the run was recorded without content.
+        EvaluationError: the run was recorded without content, or none of its steps was decided.
     """
     steps = [step for step in run.steps if step.selected is not None]
-    if not steps or any(not step.history for step in steps):
+    if not steps:
+        raise EvaluationError(f"the run {run.id!r} ended before its first step was decided; leave its trace out")
+    if any(not step.history for step in steps):
         raise EvaluationError(
             f"the run {run.id!r} was recorded without content, so that nothing can be scored again; record with "
             "Guard(..., trace_content=True)"
@@ -41,8 +46,9 @@ def trajectory_of(run: Run) -> Trajectory:
     shown: dict[int, tuple[Message, ...]] = {}
     before: tuple[TracedMessage, ...] = ()
     for step in steps:
-        messages += [_message(each) for each in _new(before, step.history, acted=bool(actions))]
-        shown[len(messages)] = tuple(_message(each) for each in step.history)
+        history = tuple(_message(each) for each in step.history)
+        messages += history[_told(before, step.history, history, messages) :]
+        shown[len(messages)] = history
         actions.append(len(messages))
         messages.append(_action(step))
         before = step.history
@@ -57,16 +63,33 @@ def trajectory_of(run: Run) -> Trajectory:
     )
 
 
-def _new(before: Sequence[TracedMessage], history: Sequence[TracedMessage], *, acted: bool) -> Sequence[TracedMessage]:
-    """What a history holds that was not told yet: all behind what it shares with the one before, but for the action."""
-    shared = 0
-    while shared < min(len(before), len(history)) and before[shared] == history[shared]:
-        shared += 1
-    new = history[shared:]
-    return new[1:] if acted and new and new[0].role == "assistant" else new
+def _told(
+    before: Sequence[TracedMessage],
+    now: Sequence[TracedMessage],
+    history: Sequence[Message],
+    messages: Sequence[Message],
+) -> int:
+    """How many messages of a step's history were told already: all up to the action before.
+
+    Where that action does not stand in it as it was proposed, edited say, it is what follows the history before.
+    """
+    if not messages:
+        return 0
+    for place in reversed(range(len(history))):
+        if _same(history[place], messages[-1]):
+            return place + 1
+    shared = common_length(before, now)
+    return shared + (shared < len(now) and now[shared].role == "assistant")
+
+
+def _same(one: Message, other: Message) -> bool:
+    """Whether two messages are the same action; a history need not keep the thoughts."""
+    return all(one.get(key) == other.get(key) for key in ("role", "content", "tool_calls"))
 
 
 def _message(message: TracedMessage) -> Message:
+    if not message.role:
+        return {"role": "", "content": "", "other": ("lost message",)}
     told: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.reasoning:
         told["reasoning_content"] = message.reasoning
