@@ -44,7 +44,7 @@ def test_uncertainty_is_shown_with_its_baselines_and_a_verdict_and_written_whole
     shown = words_of(result)
     assert "48 runs of 12 tasks" in shown
     assert "Progress advantage beats chance" in shown
-    for name in ("progress advantage", "policy log prob", "length", "deepconf tail", "base rate"):
+    for name in ("score", "policy log-prob", "length", "DeepConf tail", "base rate"):
         assert name in shown
     assert max(map(len, result.output.splitlines())) <= 80
     told = json.loads((tmp_path / "uq.json").read_text(encoding="utf-8"))

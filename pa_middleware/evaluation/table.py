@@ -14,6 +14,16 @@ from pa_middleware.intervals import Estimate
 
 _NAMED = 3
 """Chosen cells that are named."""
+_SHORT = {
+    "progress_advantage": "score",
+    "policy_log_prob": "policy log-prob",
+    "reference_log_prob": "ref. log-prob",
+    "self_certainty": "self-certainty",
+    "kl_from_uniform": "KL from uniform",
+    "deepconf_tail": "DeepConf tail",
+    "deepconf_bottom10": "DeepConf lowest",
+}
+"""Names that leave the numbers their room."""
 _ABOUT = {
     "uq": "AUROC: chance that a successful run scores above a failed one.",
     "tts": "Of N runs of a task the one that scores highest is taken; means over all sets of N.",
@@ -47,7 +57,7 @@ def _metric(found: Evaluation) -> Table:
     for row in found.rows:
         table.add_row(_name(row), _share(row.held_out), _share(row.a_priori), _signed(row.ahead))
     for name, value in _beside(found).items():
-        table.add_row(name, _share(value))
+        table.add_row(name.partition(" (")[0], _share(value))
     return table
 
 
@@ -61,16 +71,17 @@ def _beside(found: Evaluation) -> dict[str, Estimate]:
 
 def _more(found: Evaluation) -> Table:
     names = list(found.higher_is_better)
+    many = found.application != "uq"  # then there is no room for intervals
     if found.application == "tts":
         table = _table("Success by N, held out:")
         names = names[:8]
     else:
-        table = _table(f"Further, held out, {_interval(found)}:")
+        table = _table("Further, held out:" if many else f"Further, held out, {_interval(found)}:")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
         shown = (row.more.get(name) for name in names)
-        table.add_row(_name(row), *(_value(each) if found.application == "tts" else _share(each) for each in shown))
+        table.add_row(_name(row), *(_value(each) if many else _share(each) for each in shown))
     if found.application == "uq":
         table.add_row("base rate", "", _share(found.beside[BASE_RATE]))
     if found.application == "tts":
@@ -82,12 +93,12 @@ def _chosen(found: Evaluation) -> Text:
     lines = [
         "held out: each task with an aggregation (token/step) that was chosen on other tasks.",
         f"a priori: {'token sum, lowest step' if found.application == 'fa' else 'mean/mean'}, fixed beforehand. "
-        "score ahead by: progress advantage minus the row, held out.",
+        "score: progress advantage. ahead by: the score minus the row, held out.",
     ]
     row = found.rows[0]
     if row.chosen:
         told = ", ".join(f"{label} {share:.0%}" for label, share in list(row.chosen.items())[:_NAMED])
-        lines.append(f"Chosen for progress advantage: {told}.")
+        lines.append(f"Chosen for the score: {told}.")
         best = max(row.grid, key=row.grid.__getitem__)
         lines.append(
             f"Best of all {len(row.grid)} on the same data, which is no result: {best}, {_decimals(row.grid[best])}."
@@ -110,7 +121,7 @@ def _table(title: str) -> Table:
 
 
 def _name(row: Row) -> str:
-    return row.name.replace("_", " ")
+    return _SHORT.get(row.name, row.name.replace("_", " "))
 
 
 def _value(estimate: Estimate | None) -> str:
