@@ -53,20 +53,21 @@ def left_with_a_fold_held_out(tasks: int) -> int:
     return tasks - math.ceil(tasks / MAX_FOLDS)
 
 
-def deal_folds(tasks: Integers, success: Bools, random: np.random.Generator) -> Integers:
+def deal_folds(tasks: Integers, success: Bools, random: np.random.Generator, *, most: int = MAX_FOLDS) -> Integers:
     """A fold for each run, [R]: all runs of a task in one, tasks with a successful run spread evenly.
 
     Args:
         tasks: [R], from 0 without gaps.
         success: [R].
         random: shuffles the tasks.
+        most: folds; fewer if there are fewer tasks.
     """
     size = int(tasks.max()) + 1
     shuffled = random.permutation(size)
     succeeded = np.bincount(tasks[success], minlength=size) > 0
     dealt = shuffled[np.argsort(~succeeded[shuffled], kind="stable")]
     fold_of = np.empty(size, dtype=np.int64)
-    fold_of[dealt] = np.arange(size) % min(MAX_FOLDS, size)
+    fold_of[dealt] = np.arange(size) % min(most, size)
     return fold_of[tasks]
 
 

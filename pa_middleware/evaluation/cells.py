@@ -1,6 +1,7 @@
 """The whole grid of one stored pass: every way to make one number of a run, for every signal, without asking a model.
 
-A family is a signal; its cells are the ways to aggregate it. High is good in all of them.
+A family is a signal; its cells are the ways to aggregate it. High is good in all of them. Of a prefix of a run all
+signals know no more than its actions, but for the length and other reward models' scores of whole runs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ STEP: tuple[StepAggregation, ...] = get_args(StepAggregation)
 ORDERS: tuple[Order, ...] = get_args(Order)
 SCORE = "progress_advantage"
 LENGTH = "length"
+TOKENS = "tokens"
 _DEEPCONF: Mapping[str, StepAggregation] = {"deepconf_tail": "last", "deepconf_bottom10": "bottom10"}
 """Baselines of the paper: self-certainty, its steps aggregated in one way only."""
 
@@ -67,7 +69,7 @@ def families(scores: StoredScores, *, prefix: Prefix = None) -> list[Family]:
         prefix: which actions of a run count.
 
     Raises:
-        EvaluationError: no runs, or a prefix that is not allowed.
+        EvaluationError: no runs, a prefix that is not allowed, or a reward model under the name of a signal.
     """
     if not scores.runs:
         raise EvaluationError("there are no scored runs; score some first")
@@ -78,7 +80,7 @@ def families(scores: StoredScores, *, prefix: Prefix = None) -> list[Family]:
     found += [_grid(name, certainty, (step,), steps) for name, step in _DEEPCONF.items()]
     found += _external(scores.runs, steps)
     found.append(_single(LENGTH, np.array([-float(len(run.characters)) for run in scores.runs])))
-    found.append(_single("tokens", -steps.tokens()))
+    found.append(_single(TOKENS, -steps.tokens()))
     return found
 
 
@@ -105,14 +107,28 @@ def _grid(
 
 
 def _external(runs: Sequence[StoredRun], steps: Steps) -> Iterator[Family]:
-    """A family for each other reward model: it scored runs if any run has one number for several steps, else steps."""
-    for name in runs[0].external:
-        scores = [run.external[name] for run in runs]
-        if any(len(each) != len(run.steps) for each, run in zip(scores, runs, strict=True)):
-            yield _single(name, np.array([np.nan if each[0] is None else each[0] for each in scores], dtype=np.float64))
-        else:
+    for name, scores, each_step in other_models(runs):
+        if each_step:
             of_steps = steps.external(scores)
             yield _family(name, [Cell(None, step) for step in STEP], [steps.of_runs(of_steps, step) for step in STEP])
+        else:
+            yield _single(name, np.array([np.nan if each[0] is None else each[0] for each in scores], dtype=np.float64))
+
+
+def other_models(runs: Sequence[StoredRun]) -> Iterator[tuple[str, list[tuple[float | None, ...]], bool]]:
+    """Name and scores of each other reward model, and whether it scored each step rather than whole runs.
+
+    Raises:
+        EvaluationError: it has the name of one of the signals here.
+    """
+    ours = {SCORE, *SIGNALS, *_DEEPCONF, LENGTH, TOKENS}
+    for name in runs[0].external:
+        if name in ours:
+            raise EvaluationError(
+                f"a reward model is called {name!r}, as a signal of the pass is; call it another name"
+            )
+        scores = [run.external[name] for run in runs]
+        yield name, scores, all(len(each) == len(run.steps) for each, run in zip(scores, runs, strict=True))
 
 
 def _single(name: str, values: Floats) -> Family:

@@ -6,6 +6,7 @@ name a step in any case.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,9 @@ import numpy as np
 
 from pa_middleware.debugging.attribution import attribute
 from pa_middleware.debugging.hits import AWAY, EXACT, TOP_3, TOP_5, WITHIN_1, expected_hits, hits
-from pa_middleware.evaluation.cells import ORDERS, SCORE, TOKEN
+from pa_middleware.evaluation.cells import ORDERS, SCORE, TOKEN, other_models
 from pa_middleware.evaluation.errors import EvaluationError
-from pa_middleware.evaluation.labelled_runs import numbered
+from pa_middleware.evaluation.labelled_runs import NOT_THERE, numbered, unscored
 from pa_middleware.evaluation.nested import choose, counted, deal, measured
 from pa_middleware.evaluation.official_attribution import OFFICIAL
 from pa_middleware.evaluation.result import Comparison, Evaluation, Row
@@ -44,12 +45,13 @@ def evaluate_fa(scores: StoredScores, *, seed: int = 0, confidence: float = 0.95
         EvaluationError: no labelled run with a scored action, or all are of one task.
     """
     labelled = [run for run in scores.runs if run.mistake_step is not None]
-    kept = [run for run in labelled if any(step.policy.size for step in run.steps)]
+    kept = [run for run in labelled if any(step.policy.size or scores.official for step in run.steps)]
     left_out = Counter(
         {
+            NOT_THERE: scores.missing,
             "runs without a labelled step": len(scores.runs) - len(labelled),
             "runs without a score": len(labelled) - len(kept),
-            "actions without a score": sum(bool(step.unscored) for run in kept for step in run.steps),
+            unscored(scores): sum(not step.policy.size for run in kept for step in run.steps),
         }
     )
     tasks = numbered([run.task for run in kept])
@@ -60,7 +62,7 @@ def evaluate_fa(scores: StoredScores, *, seed: int = 0, confidence: float = 0.95
         )
     labels = np.array([run.mistake_step for run in kept], dtype=np.int64)
     dealings = deal(tasks, np.zeros(len(kept), dtype=bool), seed)
-    signals = [_Named.of(signal, kept, labels, dealings) for signal in _signals(replace(scores, runs=tuple(kept)))]
+    signals = [_Named.of(signal, labels, tasks, dealings) for signal in _signals(replace(scores, runs=tuple(kept)))]
     baselines = {name: np.array(list(rows)) for name, rows in _baselines(kept)}
     chance = baselines["random"]
     of_score = signals[0].held_out
@@ -75,7 +77,7 @@ def evaluate_fa(scores: StoredScores, *, seed: int = 0, confidence: float = 0.95
             held_out=estimates[EXACT],
             a_priori=None if signal is None else told(signal.a_priori)[EXACT],
             ahead=None if name == SCORE else told(of_score - values)[EXACT],
-            more={metric: estimates[place] for metric, place in _MORE.items()},
+            more={metric: None if math.isnan(estimates[at].value) else estimates[at] for metric, at in _MORE.items()},
             chosen={} if signal is None else signal.chosen,
             grid={} if signal is None else signal.grid,
         )
@@ -95,7 +97,8 @@ def evaluate_fa(scores: StoredScores, *, seed: int = 0, confidence: float = 0.95
         ),
         beside={"random": told(chance)[EXACT]},
         comparisons=tuple(
-            Comparison(against=name, difference=told(of_score - values)[EXACT]) for name, values in against.items()
+            Comparison(against=name, difference=told(of_score - values)[EXACT], tasks=int(tasks.max()) + 1)
+            for name, values in against.items()
         ),
         runs=len(kept),
         tasks=int(tasks.max()) + 1,
@@ -130,13 +133,13 @@ class _Named:
     grid: dict[str, float]
 
     @classmethod
-    def of(cls, signal: _Signal, runs: Sequence[StoredRun], labels: Integers, dealings: Sequence[Integers]) -> _Named:
+    def of(cls, signal: _Signal, labels: Integers, tasks: Integers, dealings: Sequence[Integers]) -> _Named:
         cells = list(product(range(len(signal.values)), RULES))
         found = np.stack([_hits(signal, place, rule, labels) for place, rule in cells])
         exact = found[:, :, EXACT].T
         a_priori = cells.index((signal.a_priori, "lowest"))
-        folds = choose(dealings, lambda some: measured(exact[some], a_priori), a_priori)
-        held_out = np.zeros((len(runs), found.shape[2]))
+        folds = choose(dealings, lambda some: measured(exact[some], tasks[some], a_priori), a_priori)
+        held_out = np.zeros(found.shape[1:])
         for fold in folds:
             held_out[fold.here] += found[fold.cell, fold.here] / len(dealings)
         told = [f"{signal.labels[place]}, {rule}" for place, rule in cells]
@@ -159,9 +162,8 @@ def _signals(scores: StoredScores) -> Iterator[_Signal]:
     for name in SIGNALS:
         numbers = tuple(steps.signal(name, token, cut_off=cut_off) for token in TOKEN)
         yield _Signal(name, TOKEN, numbers, plain, steps)
-    for name in scores.runs[0].external:
-        scored = [run.external[name] for run in scores.runs]
-        if all(len(each) == len(run.steps) for each, run in zip(scored, scores.runs, strict=True)):
+    for name, scored, each_step in other_models(scores.runs):
+        if each_step:
             yield _Signal(name, ("step",), (steps.external(scored),), 0, steps)
 
 
@@ -181,11 +183,11 @@ def _hits(signal: _Signal, place: int, rule: str, labels: Integers) -> Floats:
 
 def _suspects(values: Floats, rule: str, official: bool) -> list[int]:
     """Places of steps, most suspect first."""
-    if official:
-        return OFFICIAL[rule](values)
     known = np.flatnonzero(~np.isnan(values))
     if not known.size:
         return []
+    if official:
+        return [int(known[place]) for place in OFFICIAL[rule](values[known])]
     found = attribute(values[known].tolist(), rule)  # type: ignore[arg-type]
     return [int(known[suspect.step]) for suspect in found]
 

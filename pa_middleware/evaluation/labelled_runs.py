@@ -15,6 +15,8 @@ from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredRun, StoredScores
 from pa_middleware.evaluation.trajectory import SUCCESS
 
+NOT_THERE = "runs of the source that are not in these files"
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -45,7 +47,7 @@ def usable(scores: StoredScores, prefix: Prefix) -> Usable:
         EvaluationError: no run is left.
     """
     labelled = [run for run in scores.runs if run.reward is not None]
-    left_out = Counter({"runs without a label": len(scores.runs) - len(labelled)})
+    left_out = Counter({NOT_THERE: scores.missing, "runs without a label": len(scores.runs) - len(labelled)})
     if not labelled:
         raise EvaluationError(
             f"none of {len(scores.runs)} runs says how it went; score them again with --labels, or from a source with "
@@ -59,10 +61,8 @@ def usable(scores: StoredScores, prefix: Prefix) -> Usable:
         known &= ~missing
     if not known.any():
         raise EvaluationError(f"no run has a score{told(left_out)}; look at what `pa-middleware score` says of them")
-    left_out["actions without a score"] = sum(
-        bool(step.unscored) for run, kept in zip(labelled, known, strict=True) if kept for step in run.steps
-    )
     runs = tuple(run for run, kept in zip(labelled, known, strict=True) if kept)
+    left_out[unscored(scores)] = sum(not step.policy.size for run in runs for step in run.steps)
     return Usable(
         runs=runs,
         families=tuple(replace(family, values=family.values[known]) for family in found),
@@ -70,6 +70,11 @@ def usable(scores: StoredScores, prefix: Prefix) -> Usable:
         tasks=numbered([run.task for run in runs]),
         left_out=dict(+left_out),
     )
+
+
+def unscored(scores: StoredScores) -> str:
+    """What is left out with an action that has no tokens."""
+    return "texts of actions, cut off, which are steps of score 0" if scores.official else "actions without a score"
 
 
 def numbered(names: Sequence[str]) -> Integers:

@@ -31,18 +31,46 @@ def auroc(values: Floats, success: Bools) -> Floats:
     return np.asarray((ranks[success].sum(axis=0) - good * (good + 1) / 2) / (good * bad))
 
 
-def auroc_ahead(values: Floats, success: Bools, cell: int) -> tuple[Floats, Floats]:
-    """AUROC of each cell, and the standard error of its difference to one of them (DeLong's): [C] each.
+def auroc_ahead(values: Floats, success: Bools, tasks: Integers, cell: int) -> tuple[Floats, Floats]:
+    """AUROC of each cell, and the standard error of its difference to one of them: [C] each.
+
+    The error is DeLong's for runs that come in tasks (Obuchowski 1997), for runs of one task resemble each other.
 
     Args:
         values: [R, C], finite.
-        success: [R], two of either outcome among them.
+        success: [R], both outcomes among them.
+        tasks: [R].
         cell: the one to compare with.
     """
     good, bad = values[success], values[~success]
-    above, below = _shares(good, bad), 1 - _shares(bad, good)
-    noise = [(share - share[:, [cell]]).var(axis=0, ddof=1) / len(share) for share in (above, below)]
-    return above.mean(axis=0), np.sqrt(noise[0] + noise[1])
+    above = _shares(good, bad)
+    parts = np.empty(values.shape)
+    for some, share in ((success, above), (~success, 1 - _shares(bad, good))):
+        ahead = share - share[:, [cell]]
+        parts[some] = (ahead - ahead.mean(axis=0)) / len(share)
+    return above.mean(axis=0), error_of_sum(parts, tasks)
+
+
+def error_of_sum(parts: Floats, groups: Integers) -> Floats:
+    """Standard error of a sum over rows, what rows of one group add to it being of one piece: [C].
+
+    Args:
+        parts: [R, C], what each row adds; columns sum to 0.
+        groups: [R].
+
+    Returns:
+        [C]; infinite if there is one group only, for nothing is known of others then.
+
+    Naive equivalent, for the mean of values x [R] in groups of one: parts are `(x - x.mean()) / R`, the result is
+    `x.std(ddof=1) / sqrt(R)`.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    size = int(group.max()) + 1
+    if size < 2:
+        return np.full(parts.shape[1], np.inf)
+    sums = np.zeros((size, parts.shape[1]))
+    np.add.at(sums, group, parts)
+    return np.asarray(np.sqrt(size / (size - 1) * (sums**2).sum(axis=0)))
 
 
 def _shares(values: Floats, others: Floats) -> Floats:
@@ -94,19 +122,23 @@ class Pairs:
         """[G, G]: pairs of a success of task g and a failure of task h in which the success scores higher."""
         self.count: Floats = np.zeros((tasks, tasks))
 
-    def add(self, values: Floats, success: Bools, tasks: Integers) -> None:
-        """Count all pairs among some runs.
+    def add(self, good: Floats, good_tasks: Integers, bad: Floats, bad_tasks: Integers) -> None:
+        """Count all pairs of a success and a failure.
 
         Args:
-            values: [R], comparable.
-            success: [R].
-            tasks: [R].
+            good: [P], values of successes, comparable with those of the failures.
+            good_tasks: [P].
+            bad: [N], of failures.
+            bad_tasks: [N].
         """
-        good, bad = values[success], values[~success]
+        if not (good.size and bad.size):
+            return
+        (good, ours, rows), (bad, theirs, columns) = _by_task(good, good_tasks), _by_task(bad, bad_tasks)
         wins = (good[:, None] > bad).astype(np.float64) + (good[:, None] == bad) / 2
-        places = np.ix_(tasks[success], tasks[~success])
-        np.add.at(self.wins, places, wins)
-        np.add.at(self.count, places, 1.0)
+        wins = np.add.reduceat(np.add.reduceat(wins, rows, axis=0), columns, axis=1)
+        self.wins[np.ix_(ours, theirs)] += wins
+        sizes = (np.diff(starts, append=len(each)) for starts, each in ((rows, good), (columns, bad)))
+        self.count[np.ix_(ours, theirs)] += np.multiply.outer(*sizes)
 
     @property
     def value(self) -> float:
@@ -120,3 +152,10 @@ class Pairs:
         """
         wins, count = (((times @ each) * times).sum(axis=1) for each in (self.wins, self.count))
         return np.asarray(np.divide(wins, count, out=np.full(len(times), np.nan), where=count > 0))
+
+
+def _by_task(values: Floats, tasks: Integers) -> tuple[Floats, Integers, Integers]:
+    """The values in the order of their tasks, the tasks that occur, and where the values of each begin."""
+    order = np.argsort(tasks, kind="stable")
+    found, starts = np.unique(tasks[order], return_index=True)
+    return values[order], found, starts

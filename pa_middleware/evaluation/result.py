@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pa_middleware.calibration.probability import Bin
 from pa_middleware.intervals import Estimate
 
 Application = Literal["tts", "uq", "fa"]
 
 
+FEW = 5
+"""Tasks from which on an interval from resampling them is worth a verdict: from fewer it is far too narrow."""
 BASE_RATE = "base rate, brier"
 """Under `Evaluation.beside`: the Brier score of always answering the share of successes of the other tasks."""
 
@@ -32,7 +35,7 @@ class Row:
     ahead: Estimate | None
     """Progress advantage minus this signal, both held out, on the same resamples; None for itself."""
     more: Mapping[str, Estimate | None] = field(default_factory=dict)
-    """Further metrics of the same held-out cells, by the names of `Evaluation.more`."""
+    """Further metrics of the same held-out cells, by the names of `Evaluation.higher_is_better`."""
     chosen: Mapping[str, float] = field(default_factory=dict)
     """Cells that were chosen, most often first, with the share of folds."""
     grid: Mapping[str, float] = field(default_factory=dict)
@@ -45,25 +48,20 @@ class Comparison:
 
     against: str
     difference: Estimate
+    tasks: int
+    """That were resampled."""
 
     @property
     def verdict(self) -> str:
-        """In words, with the interval."""
+        """In words, with the interval; none is given on fewer tasks than `FEW`."""
         told = f"{self.difference.value:+.3f} [{self.difference.low:+.3f}, {self.difference.high:+.3f}]"
+        if self.tasks < FEW:
+            return f"Too few tasks to say whether progress advantage beats {self.against}, give {FEW} or more: {told}."
         if self.difference.low > 0:
             return f"Progress advantage beats {self.against}: {told}."
         if self.difference.high < 0:
             return f"Progress advantage is worse than {self.against}: {told}."
         return f"No evidence that progress advantage beats {self.against}: {told}."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bin:
-    """Runs that were given about the same probability of success."""
-
-    predicted: float
-    observed: float
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ class Evaluation:
     metric: str
     """What `held_out` and `a_priori` are."""
     higher_is_better: Mapping[str, bool]
-    """Further metrics by name, in order."""
+    """Further metrics of the rows by name, in order."""
     rows: tuple[Row, ...]
     """Progress advantage first."""
     beside: Mapping[str, Estimate]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ FORMAT = "pa_middleware_scores"
 REWARD_MODEL = "reward_model"
 """Key of the header of another reward model's scores."""
 SHARD = "shard"
+_Scores = tuple[float | None, ...] | float | None
+"""Of each step of a run, or of the whole run; None where there is none."""
 _ARRAYS = ("policy", "reference", "top_mean", "entropy", "self_certainty")
 
 
@@ -65,7 +69,7 @@ def read_scores(paths: Sequence[str | os.PathLike[str]]) -> StoredScores:
     header: dict[str, Any] | None = None
     first = ""
     runs: dict[str, tuple[int, StoredRun]] = {}
-    external: dict[str, dict[str, tuple[float | None, ...]]] = {}
+    external: dict[str, dict[str, _Scores]] = {}
     for file in map(Path, paths):
         lines = _lines(file)
         told = header_of(file, lines)
@@ -91,6 +95,10 @@ def read_scores(paths: Sequence[str | os.PathLike[str]]) -> StoredScores:
         if left := [run for run in runs if run not in scores]:
             raise EvaluationError(
                 f"{name!r} has no score of {len(left)} runs, {left[0]!r} among them; score all with it, or leave it out"
+            )
+        if len({isinstance(scores[run], tuple) for run in runs}) > 1:
+            raise EvaluationError(
+                f"{name!r} has a score of each step of some runs and one for the whole of others; score all runs alike"
             )
     ordered = [_joined(run, external) for _, run in sorted(runs.values(), key=lambda each: each[0])]
     return StoredScores(header=header, runs=tuple(ordered))
@@ -118,10 +126,13 @@ def _told(step: StoredStep) -> dict[str, object]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    with file.open(encoding="utf-8") as opened:
+    with file.open("rb") as opened:
         for number, line in enumerate(opened, start=1):
-            if line.endswith("\n"):
-                yield number, line
+            if line.endswith(b"\n"):
+                try:
+                    yield number, line.decode()
+                except UnicodeDecodeError as error:
+                    raise EvaluationError(f"{str(file)!r}, line {number} is no text in UTF-8: {error}") from error
             elif line.strip():
                 raise EvaluationError(
                     f"{str(file)!r}, line {number} is torn: the pass was interrupted; run the same `pa-middleware "
@@ -133,7 +144,7 @@ def json_line(file: Path, number: int, line: str) -> dict[str, Any]:
     """The object of a line, or an EvaluationError that names it."""
     try:
         told = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{str(file)!r}, line {number}: no JSON: {error}") from error
     if not isinstance(told, dict):
         raise EvaluationError(f"{str(file)!r}, line {number}: {line.strip()!r:.80} is no JSON object")
@@ -158,22 +169,28 @@ def _run(file: Path, number: int, line: str) -> tuple[int, StoredRun]:
         reward = None if told["reward"] is None else float(told["reward"])
         if reward is not None and not math.isfinite(reward):
             raise ValueError(f"its reward is {reward}")  # noqa: TRY301 - told with the line below
+        characters = tuple(int(each) for each in told["characters"])
+        steps = tuple(_step(each) for each in told["steps"])
+        places = [-1, *(step.index for step in steps), len(characters)]
+        if any(one >= other for one, other in pairwise(places)):
+            raise ValueError(f"its steps are {places[1:-1]}, of {len(characters)} messages")  # noqa: TRY301 - likewise
         run = StoredRun(
             id=str(told["run"]),
             task=str(told["task"]),
             reward=reward,
             mistake_step=None if told["mistake_step"] is None else int(told["mistake_step"]),
-            characters=tuple(int(each) for each in told["characters"]),
-            steps=tuple(_step(each) for each in told["steps"]),
+            characters=characters,
+            steps=steps,
         )
         return int(told["position"]), run
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise EvaluationError(f"{str(file)!r}, line {number} is no scored run: {error!r}") from error
 
 
 def _step(told: Mapping[str, Any]) -> StoredStep:
-    arrays = {name: np.array(told.get(name, ()), dtype=np.float32) for name in _ARRAYS}
-    if len({array.shape for array in arrays.values()}) > 1:
+    with np.errstate(over="ignore"):  # told below
+        arrays = {name: np.array(told.get(name, ()), dtype=np.float32) for name in _ARRAYS}
+    if len({array.shape for array in arrays.values()}) > 1 or arrays["policy"].ndim != 1:
         raise ValueError("its values are not of the same tokens")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("a value is not finite")
@@ -188,12 +205,12 @@ def _step(told: Mapping[str, Any]) -> StoredStep:
     )
 
 
-def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, tuple[float | None, ...]]) -> None:
+def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, _Scores]) -> None:
     for number, line in lines:
         told = json_line(file, number, line)
         given = told.get("scores")
-        scores = tuple(given) if isinstance(given, list) else (given,)
-        if "run" not in told or not scores or not all(map(_score_or_none, scores)):
+        scores: _Scores = tuple(given) if isinstance(given, list) else given
+        if "run" not in told or "scores" not in told or not all(map(_score_or_none, _each(scores))):
             raise EvaluationError(
                 f"{str(file)!r}, line {number}: allowed: run, and scores, a number for each step or one for the run"
             )
@@ -205,14 +222,19 @@ def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, tup
 def _score_or_none(given: object) -> bool:
     if isinstance(given, bool) or not isinstance(given, int | float):
         return given is None
-    return math.isfinite(given)
+    return abs(given) <= sys.float_info.max  # also of a whole number beyond it
 
 
-def _joined(run: StoredRun, external: Mapping[str, Mapping[str, tuple[float | None, ...]]]) -> StoredRun:
-    for name, scores in external.items():
-        if len(scores[run.id]) not in (1, len(run.steps)):
+def _joined(run: StoredRun, external: Mapping[str, Mapping[str, _Scores]]) -> StoredRun:
+    for name, of_runs in external.items():
+        scores = of_runs[run.id]
+        if isinstance(scores, tuple) and len(scores) != len(run.steps):
             raise EvaluationError(
-                f"{name!r} has {len(scores[run.id])} scores of the run {run.id!r}, which has {len(run.steps)} actions; "
-                "allowed: one for each, or one for the run"
+                f"{name!r} has {len(scores)} scores of the run {run.id!r}, which has {len(run.steps)} actions; "
+                "allowed: one for each, or a single number for the run"
             )
-    return replace(run, external={name: scores[run.id] for name, scores in external.items()}) if external else run
+    return replace(run, external={name: _each(scores[run.id]) for name, scores in external.items()})
+
+
+def _each(scores: _Scores) -> tuple[float | None, ...]:
+    return scores if isinstance(scores, tuple) else (scores,)

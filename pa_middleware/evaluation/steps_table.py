@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -26,7 +27,7 @@ SIGNALS: Mapping[str, str] = {
 _CERTAINTY = frozenset({"top_mean", "self_certainty", "entropy"})
 """What the official code leaves out of a run where an action was cut off, rather than count it as 0."""
 Prefix = int | Literal["shortest"] | None
-"""How many first actions of a run count: so many, as many as the task's shortest run has, or all."""
+"""How many first actions of a run count: so many, as many as the task's shortest run with any has, or all."""
 
 
 class Steps:
@@ -39,7 +40,7 @@ class Steps:
 
     def __init__(self, scores: StoredScores, prefix: Prefix = None) -> None:
         self.official = scores.official
-        self.beta = float(str(scores.header.get("beta", 1.0)))
+        self.beta = _beta(scores.header)
         most = _most(scores.runs, prefix)
         kept = [run.steps[:count] for run, count in zip(scores.runs, most, strict=True)]
         steps = [step for run in kept for step in run]
@@ -138,6 +139,13 @@ _REDUCE: Mapping[str, Callable[[Floats, Integers, Integers], Floats]] = {
 }
 
 
+def _beta(header: Mapping[str, object]) -> float:
+    told = header.get("beta", 1.0)
+    if isinstance(told, bool) or not isinstance(told, int | float) or not (math.isfinite(told) and told > 0):
+        raise EvaluationError(f"the pass has beta {told!r:.80}; allowed: a finite number above 0; score the runs again")
+    return float(told)
+
+
 def _joined(arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.float32)
 
@@ -149,8 +157,9 @@ def _most(runs: Sequence[StoredRun], prefix: Prefix) -> list[int]:
     if prefix == "shortest":
         shortest: dict[str, int] = {}
         for run in runs:
-            shortest[run.task] = min(len(run.steps), shortest.get(run.task, len(run.steps)))
-        return [shortest[run.task] for run in runs]
+            if run.steps:  # a run without actions says nothing of how far the others can be looked at
+                shortest[run.task] = min(len(run.steps), shortest.get(run.task, len(run.steps)))
+        return [shortest.get(run.task, 0) for run in runs]
     if type(prefix) is not int or prefix < 1:
         raise EvaluationError(f"prefix is {prefix!r}; allowed: a whole number from 1 on, 'shortest', or None")
     return [prefix] * len(runs)

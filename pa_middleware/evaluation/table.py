@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pa_middleware.evaluation.result import BASE_RATE, Evaluation, Row, oracle
 from pa_middleware.intervals import Estimate
+from pa_middleware.tracing.visible import visible
 
 _NAMED = 3
 """Chosen cells that are named."""
@@ -43,10 +44,11 @@ def _runs(found: Evaluation) -> Text:
     prefix = found.settings.get("prefix")
     if prefix is not None:
         line += (
-            f". Only the first {prefix} actions count"
-            if prefix != "shortest"
-            else (". As many first actions count as the shortest run of the task has")
+            ". As many first actions count as the shortest run of the task has"
+            if prefix == "shortest"
+            else f". Only the first {prefix} actions count"
         )
+        line += "; length, and reward models of whole runs, know of all"
     return Text(f"{line}.\n{_ABOUT[found.application]}")
 
 
@@ -116,12 +118,13 @@ def _interval(found: Evaluation) -> str:
 
 def _table(title: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     return table
 
 
-def _name(row: Row) -> str:
-    return _SHORT.get(row.name, row.name.replace("_", " "))
+def _name(row: Row) -> Text:
+    """As it is shown, whatever signs a reward model's name has."""
+    return Text(visible(_SHORT.get(row.name, row.name.replace("_", " "))))
 
 
 def _value(estimate: Estimate | None) -> str:

@@ -66,11 +66,11 @@ def evaluate_tts(
         for family in found.families
     ]
     of_score = best[0].curve[:, -1:]
-    columns = {"oracle": any_of, "random": random, "over random": of_score - random}
+    columns = {("", "oracle"): any_of, ("", "random"): random, ("", "over random"): of_score - random}
     for each in best:
-        columns[each.family.name] = each.curve
-        columns[f"{each.family.name}, a priori"] = each.a_priori
-        columns[f"{each.family.name}, ahead"] = of_score - each.curve[:, -1:]
+        columns[each.family.name, "held out"] = each.curve
+        columns[each.family.name, "a priori"] = each.a_priori
+        columns[each.family.name, "ahead"] = of_score - each.curve[:, -1:]
     flat = iter(
         means(np.concatenate(list(columns.values()), axis=1), np.random.default_rng(seed), confidence=confidence)
     )
@@ -83,23 +83,23 @@ def evaluate_tts(
         rows=tuple(
             Row(
                 name=each.family.name,
-                held_out=told_of[each.family.name][-1],
-                a_priori=told_of[f"{each.family.name}, a priori"][0] if each.folds else None,
-                ahead=None if each is best[0] else told_of[f"{each.family.name}, ahead"][0],
-                more=dict(zip(sizes_told, told_of[each.family.name], strict=True)),
+                held_out=told_of[each.family.name, "held out"][-1],
+                a_priori=told_of[each.family.name, "a priori"][0] if each.folds else None,
+                ahead=None if each is best[0] else told_of[each.family.name, "ahead"][0],
+                more=dict(zip(sizes_told, told_of[each.family.name, "held out"], strict=True)),
                 chosen=counted(each.folds, each.family.labels) if each.folds else {},
                 grid={cell.label: float(value) for cell, value in zip(each.family.cells, each.grid, strict=True)},
             )
             for each in best
         ),
         beside={
-            f"random (mean of {depth})": told_of["random"][0],
-            **{oracle(n): each for n, each in zip(sizes_told, told_of["oracle"], strict=True)},
+            f"random (mean of {depth})": told_of["", "random"][0],
+            **{oracle(n): each for n, each in zip(sizes_told, told_of["", "oracle"], strict=True)},
         },
         comparisons=(
-            Comparison(against="a run taken at random", difference=told_of["over random"][0]),
+            Comparison(against="a run taken at random", difference=told_of["", "over random"][0], tasks=len(any_of)),
             *(
-                Comparison(against=name.replace("_", " "), difference=told_of[f"{name}, ahead"][0])
+                Comparison(against=name.replace("_", " "), difference=told_of[name, "ahead"][0], tasks=len(any_of))
                 for name in (LENGTH, "policy_log_prob")
             ),
         ),
@@ -136,7 +136,9 @@ class _Best:
         a_priori, grid = last[:, [family.a_priori]], last.mean(axis=0)
         if len(family.cells) == 1:
             return cls(family, (), of_cells[0], a_priori, grid)
-        folds = tuple(choose(dealings, lambda some: measured(last[some], family.a_priori), family.a_priori))
+        folds = tuple(
+            choose(dealings, lambda some: measured(last[some], np.flatnonzero(some), family.a_priori), family.a_priori)
+        )
         curve = np.zeros(of_cells.shape[1:])
         for fold in folds:
             curve[fold.here] += of_cells[fold.cell, fold.here] / len(dealings)

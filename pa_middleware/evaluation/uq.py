@@ -9,23 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pa_middleware.calibration.errors import CalibrationError
-from pa_middleware.calibration.probability import apply_map, fit, reliability
-from pa_middleware.evaluation.cells import LENGTH, SCORE, Family
+from pa_middleware.calibration.probability import Bin, apply_map, fit, reliability
+from pa_middleware.evaluation.cells import LENGTH, Family
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.labelled_runs import Usable, told, usable
 from pa_middleware.evaluation.metrics import Pairs, auroc, auroc_ahead, spearman
-from pa_middleware.evaluation.nested import Fold, Measured, choose, counted, deal
-from pa_middleware.evaluation.result import BASE_RATE, Bin, Comparison, Evaluation, Row
+from pa_middleware.evaluation.nested import Fold, Measured, choose_for_pairs, counted, deal
+from pa_middleware.evaluation.result import BASE_RATE, Comparison, Evaluation, Row
 from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
 from pa_middleware.intervals import Estimate, estimate, grouped_means, resamples
+
+FOLDS = 5
+"""In a dealing; for a pair of runs the cell is chosen on three of them at least."""
 
 
 def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, confidence: float = 0.95) -> Evaluation:
     """AUROC, Spearman and calibrated Brier of every signal.
 
-    Scores of different cells cannot be compared, so that where a cell was chosen, only pairs of runs count that were
-    held out in the same fold. The Brier score is that of a map from score to probability (Platt) fitted on the others.
+    Two runs are compared by a cell that was chosen on the tasks of neither, so that the held-out AUROC is over all
+    pairs, as that of a cell that was fixed beforehand. For Spearman a run's place is the share of runs below it in
+    these comparisons. The Brier score is that of a map from score to probability (Platt) fitted on other tasks.
 
     Args:
         scores: of runs with rewards, some of which succeeded and some not.
@@ -50,24 +54,25 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
             f"all {len(success)} runs are of one task{told(found.left_out)}; nothing can be held out. Give more tasks"
         )
     times = list(resamples(int(tasks.max()) + 1, np.random.default_rng(seed)))
-    dealings = deal(tasks, success, seed)
-    measured = [_HeldOut.of(family, found, dealings) for family in found.families]
-    draws = {each.family.name: _draws(each.within, times) for each in measured}
+    dealings = deal(tasks, success, seed, most=FOLDS)
+    measured = [_HeldOut.of(family, found, dealings, times) for family in found.families]
     first = measured[0]
 
+    def within(drawn: _Drawn) -> Estimate:
+        return estimate(drawn.value, drawn.draws, confidence=confidence)
+
     def ahead(other: _HeldOut) -> Estimate:
-        difference = draws[SCORE] - draws[other.family.name]
-        return estimate(first.within.value - other.within.value, difference, confidence=confidence)
+        return within(first.held_out.minus(other.held_out))
 
     rows = tuple(
         Row(
             name=each.family.name,
-            held_out=_auroc(each.within if each.choice else each.all, times, confidence),
-            a_priori=_auroc(each.all, times, confidence) if each.choice else None,
+            held_out=within(each.held_out),
+            a_priori=within(each.a_priori) if each.choice else None,
             ahead=None if each is first else ahead(each),
             more={
                 "spearman": _spearman(each.ranks, found, times, confidence),
-                "brier": _brier(each.probabilities, found, seed, confidence),
+                "brier": None if each.probabilities is None else _brier(each.probabilities, found, seed, confidence),
             },
             chosen=counted(each.folds, each.family.labels) if each.choice else {},
             grid=_grid(each.family, success),
@@ -75,18 +80,18 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
         for each in measured
     )
     by_name = {each.family.name: each for each in measured}
-    chance = estimate(first.within.value - 0.5, draws[SCORE] - 0.5, confidence=confidence)
+    chance = within(first.held_out.minus(_Drawn(0.5, np.full(1, 0.5))))
     base = np.array([success[~here].mean() for here in (tasks == task for task in tasks)])
     return Evaluation(
         application="uq",
         metric="AUROC",
         higher_is_better={"spearman": True, "brier": False},
         rows=rows,
-        beside={BASE_RATE: grouped_means(((base - success) ** 2)[:, None], tasks, _random(seed))[0]},
+        beside={BASE_RATE: _brier(base, found, seed, confidence)},
         comparisons=(
-            Comparison(against="chance", difference=chance),
+            Comparison(against="chance", difference=chance, tasks=len(times[0][0])),
             *(
-                Comparison(against=name.replace("_", " "), difference=ahead(by_name[name]))
+                Comparison(against=name.replace("_", " "), difference=ahead(by_name[name]), tasks=len(times[0][0]))
                 for name in (LENGTH, "policy_log_prob")
             ),
         ),
@@ -101,17 +106,32 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
 
 
 @dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A number, and its values in the resamples."""
+
+    value: float
+    draws: Floats
+
+    @classmethod
+    def of(cls, pairs: Pairs, times: Sequence[Floats]) -> _Drawn:
+        return cls(pairs.value, np.concatenate([pairs.resampled(each) for each in times]))
+
+    def minus(self, other: _Drawn) -> _Drawn:
+        return _Drawn(self.value - other.value, self.draws - other.draws)
+
+
+@dataclass(frozen=True, slots=True)
 class _HeldOut:
     """One family, held out."""
 
     family: Family
     folds: tuple[Fold, ...]
-    within: Pairs
-    """Of runs held out together, by the cell chosen for them."""
-    all: Pairs
-    """Of all runs, by the cell that was fixed beforehand."""
+    held_out: _Drawn
+    """AUROC by the cells chosen for the pairs."""
+    a_priori: _Drawn
+    """AUROC by the cell that was fixed beforehand."""
     ranks: Floats
-    """[R]: mean place of a run among those held out with it, 0 to 1."""
+    """[R]: the share of all runs that a run lies above, each compared by the cell chosen for the two."""
     probabilities: Floats | None
     """[R]: of success, from maps fitted on other tasks; None where none can be fitted."""
 
@@ -121,23 +141,38 @@ class _HeldOut:
         return len(self.family.cells) > 1
 
     @classmethod
-    def of(cls, family: Family, found: Usable, dealings: Sequence[Integers]) -> _HeldOut:
+    def of(cls, family: Family, found: Usable, dealings: Sequence[Integers], times: Sequence[Floats]) -> _HeldOut:
         success, tasks, values = found.success, found.tasks, family.values
 
         def metric(some: NDArray[np.bool_]) -> Measured | None:
-            if len(family.cells) == 1 or min(success[some].sum(), (~success[some]).sum()) < 2:
+            if len(family.cells) == 1 or success[some].all() or not success[some].any():
                 return None
-            return Measured(*auroc_ahead(values[some], success[some], family.a_priori))
+            return Measured(*auroc_ahead(values[some], success[some], tasks[some], family.a_priori))
 
-        folds = tuple(choose(dealings, metric, family.a_priori))
-        within, everything = Pairs(int(tasks.max()) + 1), Pairs(int(tasks.max()) + 1)
-        everything.add(values[:, family.a_priori], success, tasks)
+        def compare(pairs: Pairs, ours: Fold, theirs: Fold) -> None:
+            good, bad = ours.here & success, theirs.here & ~success
+            pairs.add(values[good, ours.cell], tasks[good], values[bad, theirs.cell], tasks[bad])
+            ranks[ours.here] += _below(values[ours.here, ours.cell], values[theirs.here, theirs.cell])
+
         ranks = np.zeros(len(success))
-        for fold in folds:
-            chosen = values[fold.here, fold.cell]
-            within.add(chosen, success[fold.here], tasks[fold.here])
-            ranks[fold.here] += _places(chosen) / len(dealings)
-        return cls(family, folds, within, everything, ranks, _probabilities(values, success, folds, len(dealings)))
+        held_out, everything = Pairs(int(tasks.max()) + 1), Pairs(int(tasks.max()) + 1)
+        everything.add(
+            values[success, family.a_priori], tasks[success], values[~success, family.a_priori], tasks[~success]
+        )
+        both = choose_for_pairs(dealings, metric, family.a_priori)
+        for one, other in both:
+            compare(held_out, one, other)
+            if one.number != other.number:
+                compare(held_out, other, one)
+        folds = tuple(one for one, other in both if one.number == other.number)
+        return cls(
+            family,
+            folds,
+            _Drawn.of(held_out, times),
+            _Drawn.of(everything, times),
+            ranks / (len(success) * len(dealings)),
+            _probabilities(values, success, folds, len(dealings)),
+        )
 
 
 def _probabilities(values: Floats, success: NDArray[np.bool_], folds: Sequence[Fold], dealings: int) -> Floats | None:
@@ -155,18 +190,10 @@ def _probabilities(values: Floats, success: NDArray[np.bool_], folds: Sequence[F
     return result
 
 
-def _places(values: Floats) -> Floats:
-    from scipy.stats import rankdata
-
-    return np.asarray((rankdata(values) - 0.5) / len(values))
-
-
-def _draws(pairs: Pairs, times: Sequence[Floats]) -> Floats:
-    return np.concatenate([pairs.resampled(each) for each in times])
-
-
-def _auroc(pairs: Pairs, times: Sequence[Floats], confidence: float) -> Estimate:
-    return estimate(pairs.value, _draws(pairs, times), confidence=confidence)
+def _below(values: Floats, others: Floats) -> Floats:
+    """How many others lie below each value, ties count half."""
+    ordered = np.sort(others)
+    return np.asarray((np.searchsorted(ordered, values) + np.searchsorted(ordered, values, side="right")) / 2)
 
 
 def _spearman(ranks: Floats, found: Usable, times: Sequence[Floats], confidence: float) -> Estimate:
@@ -175,11 +202,9 @@ def _spearman(ranks: Floats, found: Usable, times: Sequence[Floats], confidence:
     return estimate(float(value), np.concatenate(draws), confidence=confidence)
 
 
-def _brier(probabilities: Floats | None, found: Usable, seed: int, confidence: float) -> Estimate | None:
-    if probabilities is None:
-        return None
+def _brier(probabilities: Floats, found: Usable, seed: int, confidence: float) -> Estimate:
     errors = ((probabilities - found.success) ** 2)[:, None]
-    return grouped_means(errors, found.tasks, _random(seed), confidence=confidence)[0]
+    return grouped_means(errors, found.tasks, np.random.default_rng(seed), confidence=confidence)[0]
 
 
 def _grid(family: Family, success: NDArray[np.bool_]) -> dict[str, float]:
@@ -189,9 +214,4 @@ def _grid(family: Family, success: NDArray[np.bool_]) -> dict[str, float]:
 def _bins(probabilities: Floats | None, success: NDArray[np.bool_]) -> tuple[Bin, ...]:
     if probabilities is None:
         return ()
-    found = reliability(probabilities, success, np.ones(len(success)))
-    return tuple(Bin(predicted=each.predicted, observed=each.observed, count=each.count) for each in found)
-
-
-def _random(seed: int) -> np.random.Generator:
-    return np.random.default_rng(seed)
+    return reliability(probabilities, success, np.ones(len(success)))

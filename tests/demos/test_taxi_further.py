@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pa_demos.taxi
 import pytest
 import torch
 from pa_demos.taxi import train_further
+from pa_demos.taxi.card import model_card
 from pa_demos.taxi.further import FURTHER, Further, load, save
 from pa_demos.taxi.reinforce import Settings
 from safetensors import safe_open
@@ -23,6 +25,11 @@ def reference() -> LlamaForCausalLM:
 
 def test_what_is_shipped_is_what_is_listed() -> None:
     assert {file.name for file in (PAIR / "further").iterdir()} == {each.file for each in FURTHER}
+
+
+def test_the_shipped_card_is_the_one_the_code_writes() -> None:
+    record = json.loads((PAIR / "training.json").read_text(encoding="utf-8"))
+    assert (PAIR / "README.md").read_text(encoding="utf-8") == model_card(record)
 
 
 @pytest.mark.parametrize("each", FURTHER, ids=lambda each: each.file)

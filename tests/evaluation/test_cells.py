@@ -80,19 +80,38 @@ def _cut(run: StoredRun) -> StoredRun:
     return replace(run, steps=(StoredStep(index=1, unscored="cut off"), *run.steps[1:]))
 
 
-def test_an_action_that_was_cut_off_is_a_step_of_0_in_the_official_code_and_none_of_its_certainty() -> None:
-    given = scores(4, tasks=1, parity="official")
-    cut = replace(given, runs=tuple(_cut(run) for run in given.runs))
-    found = {family.name: family for family in families(cut)}
-    for name in ("progress_advantage", "policy_log_prob", "self_certainty"):
-        place = [cell.label for cell in found[name].cells].index("mean/mean")
-        for run, value in zip(cut.runs, found[name].values[:, place], strict=True):
-            if name == "progress_advantage":
-                kept = [float(np.mean(each.policy - each.reference)) for each in run.steps[1:]]
-            else:
-                kept = [float(np.mean(getattr(each, STORED[name]))) for each in run.steps[1:]]
-            counted = [*kept] if name == "self_certainty" else [0.0, *kept]
-            assert value == pytest.approx(np.mean(counted), abs=1e-6)
+OF_NOTHING = {"progress_advantage": 0.0, "policy_log_prob": 0.0, "reference_log_prob": 0.0}
+"""What the official code counts an action as that was cut off; it leaves it out of the certainties."""
+
+
+@pytest.mark.parametrize("name", ["progress_advantage", "policy_log_prob", "reference_log_prob", "self_certainty"])
+def test_every_cell_of_an_official_pass_is_that_of_the_official_arithmetic(name: str) -> None:
+    given = scores(4, tasks=3, parity="official", beta=0.5)
+    cut = replace(given, runs=tuple(_cut(run) if place % 2 else run for place, run in enumerate(given.runs)))
+    found = _family(name, cut)
+    for place, cell in enumerate(found.cells):
+        if name == "progress_advantage" and cell.order != "aggregate_then_ratio":
+            continue
+        for run, value in zip(cut.runs, found.values[:, place], strict=True):
+            of_steps = [_official(name, each, str(cell.token)) for each in run.steps]
+            counted = [each for each in of_steps if each is not None]
+            assert value == pytest.approx(_plain(counted, str(cell.step)), abs=1e-5)
+
+
+def _official(name: str, given: StoredStep, token: str) -> float | None:
+    if not given.policy.size:
+        return OF_NOTHING.get(name)
+    if name == "progress_advantage":
+        return 0.5 * (_plain(given.policy.tolist(), token) - _plain(given.reference.tolist(), token))
+    return _plain(getattr(given, STORED[name]).tolist(), token)
+
+
+def test_a_run_that_was_cut_off_whole_is_0_in_the_official_code_and_has_no_certainty() -> None:
+    given = scores(4, tasks=1, trials=2, parity="official")
+    nothing = replace(given.runs[0], steps=(StoredStep(index=1, unscored="cut off"),))
+    found = {family.name: family for family in families(replace(given, runs=(nothing, given.runs[1])))}
+    assert (found["progress_advantage"].values[0] == 0.0).all()
+    assert np.isnan(found["self_certainty"].values[0]).all()
 
 
 def test_an_action_without_a_score_is_left_out_of_its_run() -> None:
@@ -121,6 +140,29 @@ def test_a_prefix_counts_the_first_actions_and_the_shortest_is_that_of_the_task(
     alike = replace(given, runs=tuple(replace(run, steps=run.steps[: least[run.task]]) for run in given.runs))
     for one, other in zip(families(given, prefix="shortest"), families(alike), strict=True):
         np.testing.assert_allclose(one.values, other.values)
+
+
+def test_a_run_without_actions_does_not_shorten_the_others_of_its_task() -> None:
+    given = scores(6, tasks=1, trials=3)
+    empty = replace(given.runs[0], steps=())
+    found = families(replace(given, runs=(empty, *given.runs[1:])), prefix="shortest")[0]
+    others = families(replace(given, runs=given.runs[1:]), prefix="shortest")[0]
+    np.testing.assert_allclose(found.values[1:], others.values)
+
+
+@pytest.mark.parametrize("name", ["progress_advantage", "length", "deepconf_tail"])
+def test_a_reward_model_under_the_name_of_a_signal_is_refused(name: str) -> None:
+    given = scores(7, tasks=1)
+    runs = tuple(replace(run, external={name: (1.0,)}) for run in given.runs)
+    with pytest.raises(EvaluationError, match=f"called '{name}', as a signal of the pass is"):
+        families(replace(given, runs=runs))
+
+
+@pytest.mark.parametrize("beta", ["1.0", float("nan"), 0.0, -1.0, True, None])
+def test_a_beta_that_is_no_positive_number_is_refused(beta: object) -> None:
+    given = scores(7, tasks=1)
+    with pytest.raises(EvaluationError, match="allowed: a finite number above 0"):
+        families(replace(given, header={"beta": beta}))
 
 
 def test_another_reward_model_is_a_family_of_its_own_of_steps_or_of_runs() -> None:

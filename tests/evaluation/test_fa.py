@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pytest
 from evaluation.passes import step
+from hypothesis import strategies as st
 
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.fa import evaluate_fa
-from pa_middleware.evaluation.official_attribution import lowest, lowest_sum, sharpest_fall
+from pa_middleware.evaluation.official_attribution import OFFICIAL
 from pa_middleware.evaluation.stored import StoredRun, StoredScores, StoredStep
 
 
@@ -113,20 +116,24 @@ def test_runs_without_a_label_are_no_use() -> None:
         evaluate_fa(replace(given, runs=tuple(replace(run, mistake_step=None) for run in given.runs)))
 
 
-def test_the_official_rules_name_the_first_action_where_nothing_speaks() -> None:
-    up = np.array([1.0, 2.0, 3.0])
-    assert lowest(up)[0] == 0
-    assert sharpest_fall(up)[0] == 0
-    assert lowest(np.array([5.0, 0.0, 1.0]))[0] == 0
-    assert lowest(np.array([5.0, -1.0, 1.0]))[0] == 1
+@pytest.mark.parametrize("rule", OFFICIAL)
+@hypothesis.given(st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0]), min_size=1, max_size=6))
+def test_the_official_rules_name_the_step_of_the_official_arithmetic_first_and_each_step_once(
+    rule: str, scores: list[float]
+) -> None:
+    ranked = OFFICIAL[rule](np.array(scores))
+    assert ranked[0] == _official(rule, scores)
+    assert sorted(ranked) == list(range(len(scores)))
 
 
-def test_the_official_rules_name_the_earliest_of_equals() -> None:
-    flat = np.array([-1.0, -1.0, 2.0, -3.0])
-    assert lowest(flat) == [3, 0, 1, 2]
-    assert lowest_sum(flat)[:2] == [3, 1]
-    assert sharpest_fall(np.array([1.0, 0.0, 1.0, 0.0]))[0] == 1
-    assert sharpest_fall(np.array([4.0])) == [0]
+def _official(rule: str, scores: list[float]) -> int:
+    steps = range(len(scores))
+    if rule == "lowest_sum":
+        return min(steps, key=lambda step: sum(scores[: step + 1]))
+    if rule == "lowest":
+        return 0 if min(scores) >= 0 else min(steps, key=lambda step: scores[step])
+    falls = {step: scores[step] - scores[step - 1] for step in steps[1:]}
+    return min(falls, key=falls.__getitem__) if any(fall <= 0 for fall in falls.values()) else 0
 
 
 def test_an_official_pass_counts_what_was_cut_off_as_0_and_always_names_a_step() -> None:
@@ -143,3 +150,27 @@ def test_an_official_pass_counts_what_was_cut_off_as_0_and_always_names_a_step()
     assert found.runs == 6
     alone = evaluate_fa(replace(given, runs=(run, replace(run, id="x", task="x"))))
     assert alone.rows[0].held_out.value == 1.0  # nothing is below 0, so the first action is named
+
+
+def test_an_official_run_that_was_cut_off_whole_counts_and_its_first_action_is_named() -> None:
+    given = _failed(6, runs=6, parity="official")
+    steps = tuple(StoredStep(index=each.index, unscored="cut off") for each in given.runs[0].steps)
+    found = evaluate_fa(replace(given, runs=tuple(replace(run, steps=steps, mistake_step=1) for run in given.runs)))
+    assert found.rows[0].held_out.value == 1.0
+    assert found.left_out == {"texts of actions, cut off, which are steps of score 0": 6 * len(steps)}
+
+
+@pytest.mark.parametrize("parity", [None, "official"])
+def test_steps_that_another_reward_model_has_no_score_of_are_passed_over(parity: str | None) -> None:
+    given = _failed(4, runs=10, parity=parity)
+    told = [
+        replace(run, external={"judge": tuple(-1.0 if each.index == run.mistake_step else None for each in run.steps)})
+        for run in given.runs
+    ]
+    found = {row.name: row for row in evaluate_fa(replace(given, runs=tuple(told))).rows}
+    assert found["judge"].held_out.value == 1.0
+    silent = [replace(run, external={"judge": (None,) * len(run.steps)}) for run in given.runs]
+    result = evaluate_fa(replace(given, runs=tuple(silent)))
+    row = next(row for row in result.rows if row.name == "judge")
+    assert (row.held_out.value, row.more["error in steps"]) == (0.0, None)
+    json.dumps(result.to_dict(), allow_nan=False)

@@ -17,6 +17,7 @@ from pa_middleware.evaluation.stored import StoredRun, StoredStep
 
 HEADER = {"parity": None, "policy": "p", "reference": "r", "beta": 1.0, "runs": 4}
 RUNS = [scored(trajectory(name), seed) for seed, name in enumerate("dbca")]
+ARRAYS = ("policy", "reference", "top_mean", "entropy", "self_certainty")
 LOG_PROBS = st.floats(max_value=-0.0, width=32, allow_infinity=False)
 
 
@@ -102,6 +103,14 @@ def _line(**changed: Any) -> str:
         (_line(steps=[{"index": 1, **{key: [1.0] for key in ("policy", "reference")}}]), "of the same tokens"),
         (_line(reward=float("nan")), "its reward is nan"),
         (_line(position="first"), "is no scored run: ValueError"),
+        (_line(position=float("inf")), "is no scored run: OverflowError"),
+        (_line(reward=10**400), "is no scored run: OverflowError"),
+        (_line(steps=[{"index": 2}, {"index": 2}]), r"its steps are \[2, 2\], of 7 messages"),
+        (_line(steps=[{"index": 7}]), r"its steps are \[7\], of 7 messages"),
+        (_line(steps=[{"index": -1}]), r"its steps are \[-1\], of 7 messages"),
+        (_line(steps=[{"index": 1, **{key: [[-1.0]] for key in ARRAYS}}]), "of the same tokens"),
+        (_line(steps=[{"index": 1, **{key: [-1e300] for key in ARRAYS}}]), "is not finite"),
+        ("[" * 100_000 + "\n", "no JSON"),
     ],
 )
 def test_a_line_that_is_no_run_is_refused_by_its_number(tmp_path: Path, line: str, message: str) -> None:
@@ -113,9 +122,10 @@ def test_a_line_that_is_no_run_is_refused_by_its_number(tmp_path: Path, line: st
 
 @pytest.mark.parametrize(("value", "message"), [(1.0, "a log-prob is above 0"), (float("inf"), "is not finite")])
 def test_a_value_that_is_no_log_prob_is_refused(tmp_path: Path, value: float, message: str) -> None:
-    arrays_ = {key: [value] for key in ("policy", "reference", "top_mean", "entropy", "self_certainty")}
     file = tmp_path / "1.jsonl"
-    file.write_text(header_line(HEADER) + _line(steps=[{"index": 1, **arrays_}]), encoding="utf-8")
+    file.write_text(
+        header_line(HEADER) + _line(steps=[{"index": 1, **{key: [value] for key in ARRAYS}}]), encoding="utf-8"
+    )
     with pytest.raises(EvaluationError, match=message):
         read_scores([file])
 
@@ -153,7 +163,12 @@ def test_other_reward_models_scores_are_joined_a_number_for_each_step_or_one_for
     [
         ({"d": [1.0] * 3}, "'prm' has no score of 3 runs, 'b' among them"),
         ({run.id: [1.0, 2.0] for run in RUNS}, "'prm' has 2 scores of the run 'd', which has 3 actions"),
-        ({"d": []}, r"prm\.jsonl', line 2: allowed: run, and scores"),
+        ({run.id: [] for run in RUNS}, "'prm' has 0 scores of the run 'd', which has 3 actions"),
+        (
+            {run.id: [1.0] * 3 if run.id != "a" else 1.0 for run in RUNS},
+            "of each step of some runs and one for the whole",
+        ),
+        ({"d": [10**400]}, "line 2: allowed: run, and scores"),
         ({"d": [True]}, "line 2: allowed: run, and scores"),
         ({"d": ["good"]}, "line 2: allowed: run, and scores"),
     ],
@@ -167,3 +182,17 @@ def test_reward_models_scores_that_do_not_fit_are_refused(tmp_path: Path, scores
 def test_without_a_pass_of_a_pair_there_is_nothing_to_evaluate(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="no scoring pass among the files"):
         read_scores([_reward_model(tmp_path / "prm.jsonl", {"a": 1.0})])
+
+
+def test_bytes_that_are_no_text_are_refused_by_their_line(tmp_path: Path) -> None:
+    file = _write(tmp_path / "1.jsonl", {0: RUNS[0]})
+    file.write_bytes(file.read_bytes() + b'{"run": "\xff"}\n')
+    with pytest.raises(EvaluationError, match=r"line 3 is no text in UTF-8"):
+        read_scores([file])
+
+
+def test_a_run_without_actions_has_no_scores_by_a_reward_model_of_steps(tmp_path: Path) -> None:
+    runs = [scored(trajectory("a")), scored(trajectory("b", actions=()))]
+    steps = _reward_model(tmp_path / "prm.jsonl", {"a": [1.0, 0.0, -1.0], "b": []})
+    found = read_scores([_write(tmp_path / "1.jsonl", dict(enumerate(runs))), steps])
+    assert [run.external["prm"] for run in found.runs] == [(1.0, 0.0, -1.0), ()]

@@ -138,9 +138,9 @@ def _backup(v: Table) -> Table:
 
 
 def _shaped_reward() -> Table:
-    """Other rewards [500, 7] for the same behaviour: r(s, a) + gamma E[phi(s')] - phi(s), with a potential phi at random.
+    """Other rewards [500, 7] for the same behaviour: r(s, a) + gamma E[phi(s')] - phi(s), phi drawn at random.
 
-    What follows a delivery has potential 0.
+    phi is 0 once the passenger has arrived.
     """
     potential = np.random.default_rng(0).normal(scale=10.0, size=len(dynamics().reward))
     return np.asarray(dynamics().reward + _expected(potential) - potential[:, None])
