@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -64,11 +65,13 @@ def fit(scores: Floats, success: NDArray[np.bool_], weights: Floats, kind: MapKi
     target = np.where(success, (good + 1) / (good + 2), 1 / (bad + 2))
     center, scale = float(scores.mean()), float(scores.std()) or 1.0
     model = _sklearn("sklearn.linear_model").LogisticRegression(C=1e6, solver="newton-cholesky")
-    model.fit(
-        np.tile((scores - center) / scale, 2)[:, None],
-        np.repeat([1, 0], len(scores)),
-        sample_weight=np.concatenate([weights * target, weights * (1 - target)]),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Line search of Newton solver")  # it goes on with another solver then
+        model.fit(
+            np.tile((scores - center) / scale, 2)[:, None],
+            np.repeat([1, 0], len(scores)),
+            sample_weight=np.concatenate([weights * target, weights * (1 - target)]),
+        )
     slope = float(model.coef_[0, 0]) / scale
     intercept = float(model.intercept_[0]) - slope * center
     if slope < 0:

@@ -14,6 +14,7 @@ from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredRun, StoredScores
 from pa_middleware.evaluation.trajectory import SUCCESS
+from pa_middleware.tracing.visible import visible
 
 NOT_THERE = "runs of the source that are not in these files"
 
@@ -57,7 +58,7 @@ def usable(scores: StoredScores, prefix: Prefix) -> Usable:
     known = np.ones(len(labelled), dtype=bool)
     for family in found:
         missing = np.isnan(family.values).any(axis=1) & known
-        left_out[f"runs without a number of {family.name}"] += int(missing.sum())
+        left_out[f"runs without a number of {visible(family.name)}"] += int(missing.sum())
         known &= ~missing
     if not known.any():
         raise EvaluationError(f"no run has a score{told(left_out)}; look at what `pa-middleware score` says of them")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +25,8 @@ FORMAT = "pa_middleware_scores"
 REWARD_MODEL = "reward_model"
 """Key of the header of another reward model's scores."""
 SHARD = "shard"
+LARGEST = 1e100
+"""Of another reward model's scores, so that sums of them stay in the float range."""
 _Scores = tuple[float | None, ...] | float | None
 """Of each step of a run, or of the whole run; None where there is none."""
 _ARRAYS = ("policy", "reference", "top_mean", "entropy", "self_certainty")
@@ -212,7 +213,8 @@ def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, _Sc
         scores: _Scores = tuple(given) if isinstance(given, list) else given
         if "run" not in told or "scores" not in told or not all(map(_score_or_none, _each(scores))):
             raise EvaluationError(
-                f"{str(file)!r}, line {number}: allowed: run, and scores, a number for each step or one for the run"
+                f"{str(file)!r}, line {number}: allowed: run, and scores, a number for each step or one for the run, "
+                f"none beyond {LARGEST:g}"
             )
         if str(told["run"]) in found:
             raise EvaluationError(f"{str(file)!r}, line {number}: the run {told['run']!r} was told before")
@@ -222,7 +224,7 @@ def _external(file: Path, lines: Iterator[tuple[int, str]], found: dict[str, _Sc
 def _score_or_none(given: object) -> bool:
     if isinstance(given, bool) or not isinstance(given, int | float):
         return given is None
-    return abs(given) <= sys.float_info.max  # also of a whole number beyond it
+    return abs(given) <= LARGEST  # not so for NaN
 
 
 def _joined(run: StoredRun, external: Mapping[str, Mapping[str, _Scores]]) -> StoredRun:
