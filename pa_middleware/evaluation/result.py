@@ -54,7 +54,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In words, with the interval; none is given on fewer tasks than `FEW`."""
-        told = f"{self.difference.value:+.3f} [{self.difference.low:+.3f}, {self.difference.high:+.3f}]"
+        told = f"{self.difference.value:+z.3f} [{self.difference.low:+z.3f}, {self.difference.high:+z.3f}]"
         if self.tasks < FEW:
             return f"Too few tasks to say whether progress advantage beats {self.against}, give {FEW} or more: {told}."
         if self.difference.low > 0:

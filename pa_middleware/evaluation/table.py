@@ -140,7 +140,7 @@ def _share(estimate: Estimate | None) -> str:
 def _signed(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]".replace("0.", ".")
+    return f"{estimate.value:+z.3f} [{estimate.low:+z.3f}, {estimate.high:+z.3f}]".replace("0.", ".")
 
 
 def _decimals(value: float) -> str:
@@ -148,5 +148,5 @@ def _decimals(value: float) -> str:
         return "-"
     if abs(value) >= 10:
         return f"{value:.1f}"
-    told = f"{value:.3f}" if abs(value) <= 1 else f"{value:.2f}"
+    told = f"{value:z.3f}" if abs(value) <= 1 else f"{value:z.2f}"
     return told.replace("0.", ".", 1) if told.lstrip("-").startswith("0.") else told
