@@ -72,6 +72,20 @@ def test_another_reward_model_stands_beside(file: Path, tmp_path: Path) -> None:
     assert "judge 1.000 [1.000, 1.000]" in words_of(result)
 
 
+def test_a_reward_models_name_is_shown_whole_whatever_signs_it_has(file: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "judge.jsonl"
+    runs = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+    lines = [header_line({"reward_model": "[/]\x1b[31m" + 40 * "x"})]
+    lines += [external_line(run["run"], run["reward"]) for run in runs]
+    beside.write_text("".join(lines), encoding="utf-8")
+    result = _run("tts", file, beside)
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output
+    assert r"[/]\x1b[31m" in words_of(result)
+    assert "…" not in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
 def test_plots_are_written_where_they_are_asked_for(file: Path, tmp_path: Path) -> None:
     assert _run("uq", file, "--plots", tmp_path / "plots", "--png").exit_code == 0
     assert {each.suffix for each in (tmp_path / "plots").iterdir()} == {".png"}

@@ -20,6 +20,8 @@ from pa_middleware.evaluation.steps_table import Floats, Integers, Prefix
 from pa_middleware.evaluation.stored import StoredScores
 from pa_middleware.intervals import Estimate, estimate, grouped_means, resamples
 
+_PARTS = 40
+"""Of the resamples, where they are spread over runs; bounds the memory."""
 FOLDS = 5
 """In a dealing; for a pair of runs the cell is chosen on three of them at least."""
 
@@ -53,7 +55,7 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
         raise EvaluationError(
             f"all {len(success)} runs are of one task{told(found.left_out)}; nothing can be held out. Give more tasks"
         )
-    times = list(resamples(int(tasks.max()) + 1, np.random.default_rng(seed)))
+    times = np.concatenate(list(resamples(int(tasks.max()) + 1, np.random.default_rng(seed))))
     dealings = deal(tasks, success, seed, most=FOLDS)
     measured = [_HeldOut.of(family, found, dealings, times) for family in found.families]
     first = measured[0]
@@ -89,9 +91,9 @@ def evaluate_uq(scores: StoredScores, *, prefix: Prefix = None, seed: int = 0, c
         rows=rows,
         beside={BASE_RATE: _brier(base, found, seed, confidence)},
         comparisons=(
-            Comparison(against="chance", difference=chance, tasks=len(times[0][0])),
+            Comparison(against="chance", difference=chance, tasks=times.shape[1]),
             *(
-                Comparison(against=name.replace("_", " "), difference=ahead(by_name[name]), tasks=len(times[0][0]))
+                Comparison(against=name.replace("_", " "), difference=ahead(by_name[name]), tasks=times.shape[1])
                 for name in (LENGTH, "policy_log_prob")
             ),
         ),
@@ -113,8 +115,8 @@ class _Drawn:
     draws: Floats
 
     @classmethod
-    def of(cls, pairs: Pairs, times: Sequence[Floats]) -> _Drawn:
-        return cls(pairs.value, np.concatenate([pairs.resampled(each) for each in times]))
+    def of(cls, pairs: Pairs, times: Floats) -> _Drawn:
+        return cls(pairs.value, pairs.resampled(times))
 
     def minus(self, other: _Drawn) -> _Drawn:
         return _Drawn(self.value - other.value, self.draws - other.draws)
@@ -141,7 +143,7 @@ class _HeldOut:
         return len(self.family.cells) > 1
 
     @classmethod
-    def of(cls, family: Family, found: Usable, dealings: Sequence[Integers], times: Sequence[Floats]) -> _HeldOut:
+    def of(cls, family: Family, found: Usable, dealings: Sequence[Integers], times: Floats) -> _HeldOut:
         success, tasks, values = found.success, found.tasks, family.values
 
         def metric(some: NDArray[np.bool_]) -> Measured | None:
@@ -196,8 +198,8 @@ def _below(values: Floats, others: Floats) -> Floats:
     return np.asarray((np.searchsorted(ordered, values) + np.searchsorted(ordered, values, side="right")) / 2)
 
 
-def _spearman(ranks: Floats, found: Usable, times: Sequence[Floats], confidence: float) -> Estimate:
-    draws = [spearman(ranks, found.rewards, each[:, found.tasks]) for each in times]
+def _spearman(ranks: Floats, found: Usable, times: Floats, confidence: float) -> Estimate:
+    draws = [spearman(ranks, found.rewards, each[:, found.tasks]) for each in np.array_split(times, _PARTS)]
     (value,) = spearman(ranks, found.rewards, np.ones((1, len(ranks))))
     return estimate(float(value), np.concatenate(draws), confidence=confidence)
 

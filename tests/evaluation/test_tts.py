@@ -75,6 +75,14 @@ def test_all_n_are_over_the_same_tasks_and_smaller_ones_are_left_out_and_counted
     assert evaluate_tts(given, max_n=2).metric == "success of best of 2"
 
 
+def test_a_reward_model_may_be_called_as_a_baseline_is() -> None:
+    given = scores(4, tasks=6)
+    runs = tuple(replace(run, external={"random": (run.reward,), "oracle": (run.reward,)}) for run in given.runs)
+    plain, found = evaluate_tts(given), evaluate_tts(replace(given, runs=runs))
+    assert found.beside == plain.beside
+    assert _value(found, "random", 4) == found.beside["oracle, 4"].value
+
+
 def test_tasks_with_one_run_each_are_an_error_that_says_why() -> None:
     with pytest.raises(EvaluationError, match="0 of 5 tasks have two runs or more"):
         evaluate_tts(scores(4, tasks=5, trials=1))

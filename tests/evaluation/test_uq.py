@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from evaluation.passes import nothing, scores
+from scipy.stats import spearmanr
 
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.uq import evaluate_uq
@@ -89,3 +91,49 @@ def test_what_cannot_be_evaluated_is_an_error_that_says_why() -> None:
     alike = tuple(replace(run, task="0", reward=float(place % 2)) for place, run in enumerate(given.runs))
     with pytest.raises(EvaluationError, match="of one task"):
         evaluate_uq(replace(given, runs=alike))
+
+
+def test_all_intervals_are_as_wide_as_they_are_asked_to_be_the_base_rates_too() -> None:
+    given = scores(2, tasks=10, plant=_planted)
+    wide, narrow = (evaluate_uq(given, confidence=confidence).beside["base rate, brier"] for confidence in (0.99, 0.5))
+    assert wide.value == narrow.value
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_what_a_row_is_ahead_by_is_the_difference_of_the_numbers_that_are_shown() -> None:
+    found = evaluate_uq(scores(1, tasks=6, plant=_planted))
+    score = found.rows[0].held_out.value
+    for row in found.rows[1:]:
+        assert row.ahead is not None
+        assert row.ahead.value == pytest.approx(score - row.held_out.value)
+
+
+def test_a_signal_without_a_choice_has_the_auroc_and_spearman_of_all_pairs_of_runs() -> None:
+    given = scores(1, tasks=3)
+    row = next(row for row in evaluate_uq(given).rows if row.name == "length")
+    length = [-len(run.characters) for run in given.runs]
+    success = [float(run.reward or 0.0) for run in given.runs]
+    good, bad = ([each for each, one in zip(length, success, strict=True) if one == end] for end in (1.0, 0.0))
+    assert row.held_out.value == pytest.approx(np.mean([(p > n) + (p == n) / 2 for p in good for n in bad]))
+    told = row.more["spearman"]
+    assert told is not None
+    assert told.value == pytest.approx(spearmanr(length, success).statistic)
+
+
+def test_on_few_tasks_no_verdict_is_given() -> None:
+    perfect = scores(1, tasks=4, plant=lambda success, _: 9.0 * success)
+    assert all(each.verdict.startswith("Too few tasks to say") for each in evaluate_uq(perfect).comparisons)
+
+
+def test_runs_that_the_files_do_not_hold_are_counted() -> None:
+    given = scores(5, tasks=6)
+    found = evaluate_uq(replace(given, header={**given.header, "runs": 30}))
+    assert found.left_out == {"runs of the source that are not in these files": 6}
+
+
+@pytest.mark.parametrize("prefix", [None, 1])
+def test_two_tasks_that_went_apart_or_mixed_give_finite_numbers(prefix: int | None) -> None:
+    given = scores(0, tasks=2, trials=2)
+    for rewards in ([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]):
+        runs = tuple(replace(run, reward=reward) for run, reward in zip(given.runs, rewards, strict=True))
+        json.dumps(evaluate_uq(replace(given, runs=runs), prefix=prefix).to_dict(), allow_nan=False)
