@@ -79,9 +79,14 @@ def grouped_means(
     sums, counts = np.zeros((size, values.shape[1])), np.zeros((size, values.shape[1]))
     np.add.at(sums, groups, np.where(known, values, 0.0))
     np.add.at(counts, groups, known.astype(np.float64))
-    draws = np.concatenate([_ratio(times @ sums, times @ counts) for times in resamples(size, random)])
+    draws = resampled_ratios(sums, counts, random)
     whole = _ratio(sums.sum(axis=0), counts.sum(axis=0))
     return [estimate(value, column, confidence=confidence) for value, column in zip(whole, draws.T, strict=True)]
+
+
+def resampled_ratios(sums: Floats, counts: Floats, random: np.random.Generator) -> Floats:
+    """Total sum over total count in each resample of the groups, [G, C] twice -> [B, C]; NaN where nothing counts."""
+    return np.concatenate([_ratio(times @ sums, times @ counts) for times in resamples(len(sums), random)])
 
 
 def _ratio(sums: Floats, counts: Floats) -> Floats:

@@ -27,6 +27,7 @@ from pa_middleware.scoring.cache_names import cache_argument, cache_of
 from pa_middleware.scoring.causal_lm import context_length
 from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.rendering import Renderer
+from pa_middleware.scoring.turn_ends import turn_ends
 from pa_transformers.prompt_cache import PromptReader
 from pa_transformers.tool_calls import parse_tool_calls
 
@@ -67,7 +68,9 @@ class LocalChatModel(BaseChatModel):
         self.model.train(False)
         self._renderer = Renderer(self.tokenizer)
         self._prompts = PromptReader(self.model)
-        self._stop_ids = self._find_stop_ids()
+        self._stop_ids = turn_ends(self.model, self.tokenizer)
+        if not self._stop_ids:
+            raise ValueError("neither the model's generation config nor its tokenizer names an end-of-turn token")
         self._reseed()
 
     def with_seed(self, seed: int | None) -> LocalChatModel:
@@ -181,12 +184,3 @@ class LocalChatModel(BaseChatModel):
             self._random.seed()
         else:
             self._random.manual_seed(self.seed)
-
-    def _find_stop_ids(self) -> frozenset[int]:
-        config = self.model.generation_config
-        configured = getattr(config, "eos_token_id", None)
-        ids = configured if isinstance(configured, list) else [configured]
-        found = frozenset(int(token) for token in [*ids, self.tokenizer.eos_token_id] if token is not None)
-        if not found:
-            raise ValueError("neither the model's generation config nor its tokenizer names an end-of-turn token")
-        return found

@@ -22,6 +22,7 @@ from pa_middleware.scoring.causal_lm import CausalLM, context_length
 from pa_middleware.scoring.reading import Query
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.sealing import TextTokenizer
+from pa_middleware.scoring.turn_ends import turn_ends
 from pa_transformers.run_texts import Prompt, outcome_prompt, process_prompt, step_texts, task_text
 from pa_transformers.verdicts import WORDS, verdicts
 
@@ -137,15 +138,13 @@ class ProcessRewardModel:
     @torch.inference_mode()
     def _write(self, asked: Sequence[int]) -> list[int]:
         """The likeliest token, again and again, up to the end of the turn."""
-        configured = self._model.generation_config.eos_token_id
-        ends = [*(configured if isinstance(configured, list) else [configured]), self._tokenizer.eos_token_id]
         given = torch.tensor([list(asked)], device=self._model.device)
         written = self._model.generate(
             given,
             attention_mask=torch.ones_like(given),
             max_new_tokens=self._most,
             do_sample=False,
-            eos_token_id=sorted({end for end in ends if end is not None}),
+            eos_token_id=sorted(turn_ends(self._model, self._tokenizer)),
             pad_token_id=self._tokenizer.eos_token_id,
         )
         return [int(token) for token in written[0, len(asked) :]]

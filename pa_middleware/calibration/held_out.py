@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pa_middleware.calibration.conformal import Floats, Integers, conformal_threshold, equal_weights
 from pa_middleware.calibration.signals import Signal
-from pa_middleware.intervals import Estimate, estimate, resamples
+from pa_middleware.intervals import Estimate, estimate, resampled_ratios
 
 MAX_FOLDS = 10
 
@@ -136,11 +136,9 @@ def _mean(share: Floats, counted: Bools) -> float:
 
 def _resampled(shares: Sequence[tuple[Floats, Bools]], random: np.random.Generator) -> list[Floats]:
     """The mean share in each resample of the tasks, [B]; NaN in those without a task that counts."""
-    size = len(shares[0][0])
-    sums = np.stack([share * counted for share, counted in shares] + [1.0 * counted for _, counted in shares], axis=1)
-    total = np.concatenate([times @ sums for times in resamples(size, random)])
-    hits, counts = total[:, : len(shares)], total[:, len(shares) :]
-    return list(np.where(counts > 0, hits / np.maximum(counts, 1), np.nan).T)
+    sums = np.stack([share * counted for share, counted in shares], axis=1)
+    counts = np.stack([counted.astype(np.float64) for _, counted in shares], axis=1)
+    return list(resampled_ratios(sums, counts, random).T)
 
 
 def _three(rates: Sequence[Estimate], place: int) -> tuple[Estimate, Estimate, Estimate]:

@@ -53,6 +53,22 @@ def read_labels(path: str | os.PathLike[str]) -> list[Label]:
     return labels
 
 
+def labels_by_name(labels: Sequence[Label]) -> dict[str, Label]:
+    """The labels by the names that they give to runs.
+
+    Raises:
+        CalibrationError: two give the same.
+    """
+    by_name: dict[str, Label] = {}
+    for label in labels:
+        if label.run in by_name:
+            raise CalibrationError(
+                f"line {label.line}: run {label.run!r} has a label already, in line {by_name[label.run].line}; give one"
+            )
+        by_name[label.run] = label
+    return by_name
+
+
 def apply_labels(
     recorded: Sequence[RecordedRun], labels: Sequence[Label], *, file: str | os.PathLike[str] = "labels"
 ) -> list[ScoredRun]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pa_middleware.calibration.errors import CalibrationError
-from pa_middleware.calibration.labels import Label
+from pa_middleware.calibration.labels import Label, labels_by_name
 from pa_middleware.tracing.runs import Run
 
 
@@ -20,14 +20,7 @@ def label_runs(runs: Iterable[Run], labels: Sequence[Label]) -> Iterator[Run]:
         CalibrationError: two labels give the same name, which is found before the first run is asked for; or one gives
             the id of a trace that several runs began in, which is found at the second of them.
     """
-    by_name: dict[str, Label] = {}
-    for label in labels:
-        if label.run in by_name:
-            raise CalibrationError(
-                f"line {label.line}: run {label.run!r} has a label already, in line {by_name[label.run].line}; give one"
-            )
-        by_name[label.run] = label
-    return _labelled(runs, by_name)
+    return _labelled(runs, labels_by_name(labels))
 
 
 def _labelled(runs: Iterable[Run], by_name: Mapping[str, Label]) -> Iterator[Run]:

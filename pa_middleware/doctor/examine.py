@@ -15,6 +15,7 @@ from pa_middleware.scoring.checkpoints import load
 from pa_middleware.scoring.errors import ScoringError
 from pa_middleware.scoring.pair import ModelPair
 from pa_middleware.scoring.scorer import Step
+from pa_middleware.scoring.turn_ends import turn_ends
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +113,14 @@ def _checked(
         return
     yield reading.stability(pair, sample)
     prompts = list(dict.fromkeys(step.prompt for step in sample.fitted))
-    trial = tried(pair, prompts, samples=samples, tokens=length, stops=_stops(pair), seed=seed)
+    trial = tried(
+        pair,
+        prompts,
+        samples=samples,
+        tokens=length,
+        stops=sorted(turn_ends(pair.policy.model, pair.tokenizer)),
+        seed=seed,
+    )
     yield reading.generation(pair, trial)
     yield signal.distance(pair, sample, trial)
     yield signal.spread(pair, trial)
@@ -131,14 +139,6 @@ def _steps(sample: Sample) -> Finding:
         advice="Try the pair on steps of your own agent." if sample.refused else "",
         numbers={"steps": read, "refused": len(sample.refused)},
     )
-
-
-def _stops(pair: ModelPair) -> list[int]:
-    """Ids that end a text of the policy's."""
-    config = pair.policy.model.generation_config
-    given = getattr(config, "eos_token_id", None)
-    ids = [pair.tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])]
-    return sorted({token for token in ids if isinstance(token, int)})
 
 
 def _left(found: Sequence[Finding], why: str) -> list[Finding]:

@@ -57,11 +57,6 @@ class Steps:
             for name in ("policy", "reference", "top_mean", "entropy", "self_certainty")
         }
 
-    @property
-    def scored(self) -> NDArray[np.bool_]:
-        """[S]: whether a step has tokens."""
-        return self.lengths > 0
-
     def advantage(self, token: TokenAggregation, order: Order) -> Floats:
         """Progress advantage of each step, [S]; where it has no tokens NaN, or 0 as in the official code.
 

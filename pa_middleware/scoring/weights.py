@@ -41,13 +41,22 @@ def weights_hash(model: nn.Module) -> str:
     return found.hexdigest()[:32]
 
 
+def some_values(tensor: torch.Tensor) -> torch.Tensor:
+    """At most VALUES values of a tensor, evenly strided, on the CPU; all of a small one.
+
+    Raises:
+        RuntimeError, TypeError: they are not in memory.
+    """
+    # An odd stride wanders through the columns of a matrix, whose width is even as a rule.
+    stride = -(-tensor.numel() // VALUES) | 1
+    return tensor.detach().reshape(-1)[::stride].to("cpu")
+
+
 def _values(name: str, tensor: torch.Tensor) -> bytes:
     import torch
 
-    # An odd stride wanders through the columns of a matrix, whose width is even as a rule.
-    stride = -(-tensor.numel() // VALUES) | 1
     try:
-        some = tensor.detach().reshape(-1)[::stride].to("cpu").contiguous()
+        some = some_values(tensor).contiguous()
         return some.view(torch.uint8).numpy().tobytes()
     except (RuntimeError, TypeError) as error:
         raise ScoringError(

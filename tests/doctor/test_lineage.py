@@ -8,7 +8,8 @@ import torch
 from doctor import pairs
 from transformers import PreTrainedModel
 
-from pa_middleware.doctor.lineage import VALUES, correlations, lineage
+from pa_middleware.doctor.lineage import correlations, lineage
+from pa_middleware.scoring.weights import VALUES
 
 Build = Callable[..., PreTrainedModel]
 SIZE = 37

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pa_middleware.calibration.labels import Label
+from pa_middleware.calibration.errors import CalibrationError
+from pa_middleware.calibration.labels import Label, labels_by_name
 from pa_middleware.evaluation.errors import EvaluationError
 from pa_middleware.evaluation.trajectory import Trajectory
 
@@ -24,13 +25,10 @@ def label_trajectories(runs: Iterable[Trajectory], labels: Sequence[Label]) -> I
         EvaluationError: two labels give the same name, which is found at once; one gives the trace of several runs, or,
             which is found at the end, names none.
     """
-    by_name: dict[str, Label] = {}
-    for label in labels:
-        if label.run in by_name:
-            raise EvaluationError(
-                f"line {label.line}: run {label.run!r} has a label already, in line {by_name[label.run].line}; give one"
-            )
-        by_name[label.run] = label
+    try:
+        by_name = labels_by_name(labels)
+    except CalibrationError as error:
+        raise EvaluationError(str(error)) from error
     return _labelled(runs, by_name)
 
 
