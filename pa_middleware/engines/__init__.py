@@ -1,0 +1,1 @@
+"""Models on inference servers as policy and reference: vLLM, SGLang, and whatever passes the self-test."""
