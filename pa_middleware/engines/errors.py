@@ -1,4 +1,4 @@
-"""What can go wrong between here and an engine. All of it is a `ScoringError`, so a guard's `on_scorer_error` decides."""
+"""What can go wrong between here and an engine: all of it is a `ScoringError`, for a guard's `on_scorer_error`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The tokens a model wrote and their log-probs, carried on the message from whoever generated it to the scorer.
 
-Text that is tokenised again may give other ids than the model wrote, and the model that wrote them need not be asked for
-log-probs that it told already. A chat model puts both on its message; the scorer takes them off only if the message still
-says what those tokens said. A guard leaves them out of the graph's state.
+Text that is tokenised again may give other ids than the model wrote, and the model that wrote them need not be asked
+for log-probs that it told already. A chat model puts both on its message; the scorer takes them off only if the message
+still says what those tokens said. A guard leaves them out of the graph's state.
 """
 
 from __future__ import annotations
