@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain.agents.middleware import ExtendedModelResponse, ModelResponse
@@ -13,6 +13,7 @@ from langgraph.types import Command
 from pa_middleware.guard.errors import NoActionError
 from pa_middleware.guard.proposal import with_ids
 from pa_middleware.guard.record import RECORDS, Record
+from pa_middleware.scoring.generated import without_generated
 
 _ALLOWED = "allowed: a ModelResponse with exactly one AIMessage"
 
@@ -30,7 +31,8 @@ class Answer:
 
     def accepted(self, record: Record) -> ExtendedModelResponse[Any]:
         """The response with the record beside it."""
-        return with_record(self.response, record)
+        result = [without_generated(self.action) if each is self.action else each for each in self.response.result]
+        return with_record(replace(self.response, result=result), record)
 
 
 def with_record(response: ModelResponse[Any], record: Record) -> ExtendedModelResponse[Any]:

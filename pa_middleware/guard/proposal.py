@@ -17,6 +17,7 @@ from langgraph.types import Command
 
 from pa_middleware.guard.errors import NoActionError
 from pa_middleware.guard.record import RECORDS, Record
+from pa_middleware.scoring.generated import without_generated
 
 _ALLOWED = "allowed: a dict or a Command(update=dict), or a list of both, with exactly one new AIMessage"
 
@@ -42,7 +43,7 @@ class Proposal:
         part, position = self.place
         update = _update(self.parts[part])
         messages = _messages(update[self.messages_key])
-        messages[position] = self.action
+        messages[position] = without_generated(self.action)
         if self.repairs:  # they write the conversation anew, and what the node did to it is done to that
             first, *closed = self.repairs
             messages = [first, *cast("list[BaseMessage]", add_messages(cast("Any", closed), cast("Any", messages)))]

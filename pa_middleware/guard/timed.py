@@ -8,12 +8,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, wait
 from contextvars import copy_context
 
 from pa_middleware.scoring.errors import ScoringError, ScoringTimeoutError
 from pa_middleware.scoring.forks import start_anew_after_fork
-from pa_middleware.scoring.scorer import Scorer, Step, StepScore
+from pa_middleware.scoring.scorer import Scorer, Step, StepScore, Submits
 
 WORKERS = 8
 """Most threads that calls with a time limit hold at once, stuck ones included."""
@@ -27,12 +27,14 @@ class ScorerCalls:
         scorer: what is called.
         timeout: seconds that a caller waits at most, more than 0; None: until the scorer answers.
 
-    With a time limit the scorer runs in one of at most `WORKERS` daemon threads, in a copy of the caller's context. A
+    A scorer that works on its own (`Submits`) is called in the caller's thread, and a call that is late is cancelled.
+    Any other runs, with a time limit, in one of at most `WORKERS` daemon threads, in a copy of the caller's context. A
     thread cannot be stopped: a call that is late goes on in its thread, and its answer is nobody's.
     """
 
     def __init__(self, scorer: Scorer, timeout: float | None) -> None:
         self._scorer = scorer
+        self._submitted = _Submitted(scorer, timeout) if isinstance(scorer, Submits) else None
         self._workers = None if timeout is None else _Workers(min(float(timeout), threading.TIMEOUT_MAX))
 
     async def now(self, steps: Sequence[Step]) -> list[StepScore]:
@@ -43,6 +45,8 @@ class ScorerCalls:
             Exception: whatever the scorer raises, as it is; StopIteration, which no coroutine can pass on, becomes a
                 ScoringError.
         """
+        if self._submitted is not None:
+            return self._submitted.now(steps)
         if self._workers is None:
             return self._score(steps)
         call = self._workers.begin(lambda: self._score(steps))
@@ -59,6 +63,8 @@ class ScorerCalls:
 
         A caller that is cancelled takes back a call that has not begun, and leaves one that has.
         """
+        if self._submitted is not None:
+            return await self._submitted.aside(steps)
         if self._workers is None:
             alone = _Call(lambda: self._score(steps), math.inf)
             await asyncio.to_thread(alone.make)  # not the scorer itself: asyncio makes another error of a TimeoutError
@@ -76,8 +82,41 @@ class ScorerCalls:
     def _score(self, steps: Sequence[Step]) -> list[StepScore]:
         try:
             return self._scorer.score(steps)
-        except (StopIteration, asyncio.CancelledError) as error:  # they mean something else to whoever waits
-            raise ScoringError(f"the scorer raised {type(error).__name__}") from error
+        except (StopIteration, asyncio.CancelledError) as error:
+            raise _unpassable(error) from error
+
+
+class _Submitted:
+    """Calls of a scorer that works on its own."""
+
+    def __init__(self, scorer: Submits, timeout: float | None) -> None:
+        self._scorer, self._timeout = scorer, timeout
+
+    def now(self, steps: Sequence[Step]) -> list[StepScore]:
+        """The scores; the calling thread waits for them."""
+        scores = self._scorer.submit(steps)
+        try:
+            wait([scores], self._timeout)
+            return self._outcome(scores)
+        finally:
+            scores.cancel()
+
+    async def aside(self, steps: Sequence[Step]) -> list[StepScore]:
+        """The scores; the event loop goes on meanwhile. A caller that is cancelled cancels the call."""
+        scores = asyncio.wrap_future(self._scorer.submit(steps))
+        try:
+            await asyncio.wait([scores], timeout=self._timeout)
+            return self._outcome(scores)
+        finally:
+            scores.cancel()
+
+    def _outcome(self, scores: Future[list[StepScore]] | asyncio.Future[list[StepScore]]) -> list[StepScore]:
+        if not scores.done():
+            raise _no_answer(self._timeout or 0.0)
+        try:
+            return scores.result()
+        except (StopIteration, asyncio.CancelledError, CancelledError) as error:
+            raise _unpassable(error) from error
 
 
 class _Call:
@@ -166,10 +205,7 @@ class _Workers:
     def late(self, call: _Call) -> ScoringTimeoutError:
         """The error of a caller that has waited long enough."""
         if call.begun:
-            return ScoringTimeoutError(
-                f"the scorer gave no answer within {self._timeout:g} s; find out what holds it up, or give it more "
-                "time with Rules(scoring_timeout=...)"
-            )
+            return _no_answer(self._timeout)
         return ScoringTimeoutError(
             f"the scorer was not called: earlier calls held all {WORKERS} workers for {self._timeout:g} s; run fewer "
             "conversations at once, or give each call more time with Rules(scoring_timeout=...)"
@@ -192,3 +228,15 @@ class _Workers:
                     return call
             self._threads.discard(threading.current_thread())
             return None
+
+
+def _no_answer(timeout: float) -> ScoringTimeoutError:
+    return ScoringTimeoutError(
+        f"the scorer gave no answer within {timeout:g} s; find out what holds it up, or give it more time with "
+        "Rules(scoring_timeout=...)"
+    )
+
+
+def _unpassable(error: BaseException) -> ScoringError:
+    """In place of an error that means something else to whoever waits."""
+    return ScoringError(f"the scorer raised {type(error).__name__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,19 @@ class Composer:
             for action, candidate, ours, theirs in zip(fitted.actions, step.candidates, policy, reference, strict=True)
         )
 
+    def least_margin(self, tokens: int, noise: float) -> float:
+        """The least difference between two scores that says more than rounding does.
+
+        Three standard deviations of it; that of a sum grows with the square root of the tokens, as independent errors
+        do.
+
+        Args:
+            tokens: of the longer action.
+            noise: standard deviation of a token's log-ratio, nats.
+        """
+        grows = {"sum": math.sqrt(tokens), "mean": 1 / math.sqrt(tokens)}.get(self.aggregation, 1.0)
+        return 3 * math.sqrt(2) * self.beta * noise * grows
+
     def _candidate(
         self, action: RenderedAction, message: AIMessage, rows: Floats, reference_rows: Floats, *, truncated: bool
     ) -> CandidateScore:
@@ -55,6 +69,7 @@ class Composer:
                 CallScore(call["id"], call["name"], self._aggregate(policy[a:z], reference[a:z]), token_count=z - a)
                 for call, (a, z) in calls
             ),
+            retokenized=action.generated is None,
             truncated=truncated,
             confidence=Confidence(*map(tuple, rows[:, 1:].T.tolist())) if rows.shape[1] > 1 else None,
             token_ids=action.ids,

@@ -18,13 +18,17 @@ from pa_middleware.scoring.checkpoints import check_same_vocabulary, load
 from pa_middleware.scoring.composing import Composer, Floats
 from pa_middleware.scoring.conversations import Conversations, Readings
 from pa_middleware.scoring.errors import PairError
+from pa_middleware.scoring.exact import ExactIds
 from pa_middleware.scoring.fingerprint import pair_fingerprint
 from pa_middleware.scoring.fitting import FittedStep, Overflow, fit
+from pa_middleware.scoring.model_keys import model_key
 from pa_middleware.scoring.overlap import Overlap
 from pa_middleware.scoring.reading import Query
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.scorer import Step, StepScore, Tool
 from pa_middleware.scoring.token_texts import token_texts
+from pa_middleware.scoring.told import Asking
+from pa_middleware.scoring.turn_ends import turn_ends
 
 if TYPE_CHECKING:
     import torch
@@ -120,6 +124,16 @@ class ModelPair:
         limits = [limit for limit in (max_length, self.policy.max_length, self.reference.max_length) if limit]
         self.max_length = min(limits, default=None)
         self.renderer = Renderer(tokenizer, end_of_turn=end_of_turn, template_kwargs=template_kwargs)
+        ends = dict.fromkeys([self.renderer.turn_end, *sorted(turn_ends(policy, tokenizer))])
+        self._exact = ExactIds(tokenizer, ends=[end for end in ends if end is not None], end_of_turn=end_of_turn)
+        self._composer = Composer(beta, aggregation, order)
+        # Half precision moves a log-prob by who reads it, and how sure the policy was it does not tell.
+        self._writers = (
+            "" if self.repeatable or confidence else model_key(policy),
+            "" if self.repeatable else model_key(reference),
+        )
+        self._unasked = False, False
+        """Which models told all there was to ask in the latest step."""
 
     @classmethod
     def from_pretrained(
@@ -173,7 +187,7 @@ class ModelPair:
             ContextLengthError: too long, and `overflow` is `error`.
             ScoringError: a model answered something that is not finite.
         """
-        fitted = [fit(self.renderer.render(step), self.max_length, self.overflow) for step in steps]
+        fitted = [self._fitted(step) for step in steps]
         scores: dict[int, StepScore] = {}
         for numbers, answers in self._answers(fitted, [step.conversation for step in steps]):
             for number, answer in zip(numbers, answers, strict=True):
@@ -214,15 +228,13 @@ class ModelPair:
     def least_margin(self, tokens: int) -> float:
         """The least difference between two scores of so many tokens that says more than rounding does.
 
-        Three standard deviations of the rounding noise that `self_check` measured when the pair was made; that of a sum
-        grows with the square root of the tokens, as independent errors do.
+        From the rounding noise that `self_check` measured when the pair was made; see `Composer.least_margin`.
 
         Args:
             tokens: of the longer action.
         """
         noise = math.hypot(self.policy.chosen.noise, self.reference.chosen.noise)
-        grows = {"sum": math.sqrt(tokens), "mean": 1 / math.sqrt(tokens)}.get(self.aggregation, 1.0)
-        return 3 * math.sqrt(2) * self.beta * noise * grows
+        return self._composer.least_margin(tokens, noise)
 
     def _readable(
         self, policy: PreTrainedModel, reference: PreTrainedModel, confidence: bool
@@ -254,18 +266,24 @@ class ModelPair:
     def _ask(
         self, steps: Sequence[FittedStep], readings: Readings, most: int
     ) -> list[tuple[list[Floats], list[Floats]]]:
-        queries = list(dict.fromkeys(query for step in steps for query in step.queries))
-        policy, reference = (
-            dict(zip(queries, answers, strict=True))
-            for answers in self._overlap.both(
-                lambda: self.policy.answer(queries, readings[0], most=most),
-                lambda: self.reference.answer(queries, readings[1], most=most),
-                work=sum(len(query.scored) for query in queries),
-            )
-        )
-        return [
-            ([policy[query] for query in step.queries], [reference[query] for query in step.queries]) for step in steps
-        ]
+        policy, reference = (Asking(steps, writer) for writer in self._writers)
+
+        def ours() -> list[Floats]:
+            return self.policy.answer(policy.queries, readings[0], most=most)
+
+        def theirs() -> list[Floats]:
+            return self.reference.answer(reference.queries, readings[1], most=most)
+
+        if policy.queries and reference.queries:
+            work = sum(len(query.scored) for query in policy.queries)
+            answers = self._overlap.both(ours, theirs, work=work)
+        else:
+            answers = ours(), theirs()
+        self._unasked = not policy.queries, not reference.queries
+        return list(zip(policy.answered(answers[0]), reference.answered(answers[1]), strict=True))
+
+    def _fitted(self, step: Step) -> FittedStep:
+        return fit(self._exact.put(self.renderer.render(step), step), self.max_length, self.overflow)
 
     def _read(self, history: Sequence[BaseMessage], tools: Sequence[Tool], conversation: str) -> None:
         prompt = self.renderer.prompt(history, tools)
@@ -274,14 +292,15 @@ class ModelPair:
         for model in (self.policy, self.reference):
             model.check([Query((*prompt, 0), len(prompt))])
         with self.conversations.use(conversation, prompt, len(prompt)) as (readings, most):
-            for reading in readings:
-                reading.read(prompt, most=most)
+            for reading, unasked in zip(readings, self._unasked, strict=True):
+                if not unasked:
+                    reading.read(prompt, most=most)
 
     def _score(
         self, fitted: FittedStep, step: Step, policy: Sequence[Floats], reference: Sequence[Floats]
     ) -> StepScore:
         tokens = max(len(action.ids) for action in fitted.actions)
-        candidates = Composer(self.beta, self.aggregation, self.order).candidates(step, fitted, policy, reference)
+        candidates = self._composer.candidates(step, fitted, policy, reference)
         return StepScore(candidates, least_margin=self.least_margin(tokens))
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from pa_middleware.scoring.errors import PairError, RenderingError, UnscorableActionError
+from pa_middleware.scoring.generated import Generated
 from pa_middleware.scoring.messages import TemplateMessage, template_action, template_history, template_tools
 from pa_middleware.scoring.scorer import Step, Tool
 from pa_middleware.scoring.sealing import Seal, TextTokenizer
@@ -35,6 +36,8 @@ class RenderedAction:
     """The tokens to score; at least one."""
     calls: tuple[tuple[int, int], ...]
     """For each tool call its (first, past-last) position in `ids`."""
+    generated: Generated | None = None
+    """What the model told of these very ids as it wrote them; None where the ids come from the message's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,11 @@ class Renderer:
             self._check_against_tokenizer()
         except RenderingError as error:
             raise PairError(f"the tokenizer cannot render a plain conversation: {error}") from error
+
+    @property
+    def turn_end(self) -> int | None:
+        """Id of the token that the template ends an assistant's turn with; None if it ends it with none."""
+        return None if self._turn_end is None else self._text.control_ids[self._turn_end]
 
     def render(self, step: Step) -> RenderedStep:
         """Token ids of a step.

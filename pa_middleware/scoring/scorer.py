@@ -6,6 +6,7 @@ Types only. Nothing here knows torch, a graph, a threshold or a span; a scorer o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -111,6 +112,18 @@ class Scorer(Protocol):
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Scores of every candidate of every step, in order."""
+        ...
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """A scorer that works on its own, so that no thread need wait for it. Need not be implemented."""
+
+    def submit(self, steps: Sequence[Step]) -> Future[list[StepScore]]:
+        """Begin to score and return at once; the future holds what `score` answers, or raises.
+
+        Whoever cancels the future wants no answer any more, and what it costs should end.
+        """
         ...
 
 
