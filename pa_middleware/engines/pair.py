@@ -1,0 +1,261 @@
+"""Policy and reference on engines, and the scorer they make."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import BaseMessage
+
+from pa_middleware.engines.loop import LoopThread
+from pa_middleware.engines.model import EngineModel
+from pa_middleware.engines.self_test import SelfTest, self_test
+from pa_middleware.engines.source import LogProbSource, Served
+from pa_middleware.engines.together import together
+from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score
+from pa_middleware.scoring.composing import Composer
+from pa_middleware.scoring.exact import ExactIds
+from pa_middleware.scoring.fingerprint import template_hash, tokenizer_hash
+from pa_middleware.scoring.fitting import FittedStep, Overflow, fit
+from pa_middleware.scoring.forks import start_anew_after_fork
+from pa_middleware.scoring.rendering import Renderer
+from pa_middleware.scoring.scorer import Step, StepScore, Tool
+from pa_middleware.scoring.token_texts import token_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+
+class EnginePair:
+    """Scores actions with the progress advantage of a policy over its reference, both on engines. A `Scorer`.
+
+    The engines are tested when the pair is made, and a pair whose log-probs cannot be relied on is refused; what was
+    found is in `self_test`. Steps are scored on an event loop of the pair's own, as many at once as the engines are
+    given. A model that told log-probs with the action it wrote is not asked for them, once it was found that they are
+    what it scores with.
+
+    Args:
+        policy: the RL-trained model.
+        reference: the model RL started from, or was held to.
+        tokenizer: the policy's, with its chat template; both models read the same ids.
+        beta: as for `ModelPair`; and so `aggregation`, `order`, `end_of_turn`, `template_kwargs`, `max_length` and
+            `overflow`.
+        tolerance: nats by which two log-probs of one token may differ that should be the same. Engines in half
+            precision need about 0.3.
+        recheck: seconds for which a right answer to a known question vouches for a model; then it is asked again beside
+            the next step, so that another model at the same address scores nothing for longer than that. 0: beside
+            every step.
+        steps_at_once: steps that each engine is asked for at the same time.
+        wait: seconds that a step waits for company at most, where one request takes several.
+        waiting: steps that may wait for their turn; beyond it a step fails at once.
+        name: `policy` and `reference` as traces should call them; by default the names they are served by.
+
+    Raises:
+        SelfTestError: an engine's log-probs cannot be relied on.
+        EngineError: an engine cannot be had.
+        PairError: the tokenizer has no chat template that can be rendered safely.
+        ValueError: a setting outside what is allowed.
+    """
+
+    def __init__(
+        self,
+        policy: LogProbSource,
+        reference: LogProbSource,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        beta: float = 1.0,
+        aggregation: TokenAggregation = "sum",
+        order: Order = "ratio_then_aggregate",
+        end_of_turn: bool = True,
+        template_kwargs: Mapping[str, Any] | None = None,
+        max_length: int | None = None,
+        overflow: Overflow = "error",
+        tolerance: float = 0.05,
+        recheck: float = 10.0,
+        steps_at_once: int = 64,
+        wait: float = 0.002,
+        waiting: int = 1024,
+        name: tuple[str, str] | None = None,
+    ) -> None:
+        _check(tolerance=tolerance, recheck=recheck, wait=wait, steps_at_once=steps_at_once, waiting=waiting)
+        action_score([-1.0], [-1.0], beta=beta, aggregation=aggregation, order=order)  # refuses unknown settings now
+        self.tokenizer = tokenizer
+        self.beta, self.aggregation, self.order = beta, aggregation, order
+        self.end_of_turn, self.overflow = end_of_turn, overflow
+        self.template_kwargs = dict(template_kwargs or {})
+        self.renderer = Renderer(tokenizer, end_of_turn=end_of_turn, template_kwargs=template_kwargs)
+        ends = dict.fromkeys([self.renderer.turn_end, tokenizer.eos_token_id])
+        self._exact = ExactIds(tokenizer, ends=[end for end in ends if end is not None], end_of_turn=end_of_turn)
+        self._composer = Composer(beta, aggregation, order)
+        self._sources = policy, reference
+        self._settings = {
+            "tolerance": tolerance,
+            "recheck": recheck,
+            "steps_at_once": steps_at_once,
+            "wait": wait,
+            "waiting": waiting,
+        }
+        self._loop = LoopThread()
+        self.start_anew()
+        try:
+            self.served, self.self_test = self._loop.submit(self._test(tolerance)).result()
+        except BaseException:
+            self.close()
+            raise
+        lengths = [length for length in (max_length, *(each.max_length for each in self.served)) if length]
+        self.max_length = min(lengths, default=None)
+        self.policy_name, self.reference_name = name or (self.served[0].model, self.served[1].model)
+        start_anew_after_fork(self)
+
+    def start_anew(self) -> None:
+        """Connect again before the next step: connections do not outlive a fork."""
+        self._models: asyncio.Task[tuple[EngineModel, EngineModel]] | None = None
+        self._ahead: dict[str, Future[None]] = {}
+
+    def score(self, steps: Sequence[Step]) -> list[StepScore]:
+        """Progress advantage of every candidate of every step.
+
+        Raises:
+            UnscorableActionError: a candidate is empty, malformed or no AIMessage.
+            RenderingError: the history cannot be turned into a prompt.
+            ContextLengthError: too long, and `overflow` is `error`.
+            EngineError: an engine gave no log-probs that can be used.
+        """
+        scores = self.submit(steps)
+        try:
+            return scores.result()
+        finally:
+            scores.cancel()
+
+    def submit(self, steps: Sequence[Step]) -> Future[list[StepScore]]:
+        """Begin to score and return at once; the future holds what `score` answers or raises.
+
+        Cancelling it closes the requests.
+        """
+        return self._loop.submit(self._score_all(list(steps)))
+
+    def read_ahead(self, history: Sequence[BaseMessage], tools: Sequence[Tool] = (), *, conversation: str) -> None:
+        """Have the engines read a step's prompt in the background, while its candidates are still being drawn.
+
+        Changes no score. Whatever goes wrong here goes wrong in `score` again, and is raised there. Engines that keep
+        nothing of what they read are left alone.
+        """
+        if all(served.pays_for == "whole history" for served in self.served):
+            return
+        before = self._ahead.pop(conversation, None)
+        if before is not None:
+            before.cancel()
+        reading = self._ahead[conversation] = self._loop.submit(self._read(list(history), list(tools)))
+        reading.add_done_callback(lambda done: self._ahead.pop(conversation, None) if not done.cancelled() else None)
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """The text of each token; see `token_texts.token_texts`."""
+        return token_texts(self.tokenizer, ids)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Which pair this is: what the engines say of their models, and all that makes messages into ids and scores.
+
+        An engine shows no weights: of a model that is replaced under the same name and path this tells nothing.
+        """
+        parts = {
+            "policy": self.served[0].identity,
+            "reference": self.served[1].identity,
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            "template": template_hash(self.tokenizer, self.template_kwargs),
+            "aggregation": self.aggregation,
+            "order": self.order,
+            "beta": repr(float(self.beta)),
+            "end_of_turn": str(self.end_of_turn).lower(),
+        }
+        if self.overflow == "truncate" and self.max_length is not None:
+            parts |= {"overflow": self.overflow, "max_length": str(self.max_length)}
+        return parts
+
+    def least_margin(self, tokens: int) -> float:
+        """The least difference between two scores of so many tokens that says more than the engines' own noise does.
+
+        From what `self_test` measured; see `Composer.least_margin`.
+        """
+        return self._composer.least_margin(tokens, self.self_test.noise)
+
+    def close(self) -> None:
+        """Close all connections. Steps that are being scored fail."""
+        self._loop.close(together(*(source.close() for source in self._sources)))
+
+    def __enter__(self) -> EnginePair:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def _test(self, tolerance: float) -> tuple[tuple[Served, Served], SelfTest]:
+        policy, reference = await together(*(source.open() for source in self._sources))
+        tested = await self_test(*self._sources, self.renderer, self.tokenizer, tolerance=tolerance)
+        tested.raise_if_failed()
+        self._models = asyncio.ensure_future(self._made((policy, reference), tested))
+        return (policy, reference), tested
+
+    async def _made(self, served: tuple[Served, Served], tested: SelfTest) -> tuple[EngineModel, EngineModel]:
+        policy, reference = (
+            EngineModel(source, each, known=known, **self._settings)
+            for source, each, known in zip(self._sources, served, tested.known, strict=True)
+        )
+        return policy, reference
+
+    async def _opened(self) -> tuple[EngineModel, EngineModel]:
+        served = await together(*(source.open() for source in self._sources))
+        return await self._made((served[0], served[1]), self.self_test)
+
+    async def _score_all(self, steps: Sequence[Step]) -> list[StepScore]:
+        fitted = await asyncio.to_thread(lambda: [self._fitted(step) for step in steps])
+        return list(await together(*(self._score(step, fit) for step, fit in zip(steps, fitted, strict=True))))
+
+    async def _score(self, step: Step, fitted: FittedStep) -> StepScore:
+        policy, reference = await self._ready()
+        turn: Hashable = object() if step.conversation is None else step.conversation
+        ours, theirs = await together(policy.answer(fitted, turn), reference.answer(fitted, turn))
+        tokens = max(len(action.ids) for action in fitted.actions)
+        scores = self._composer.candidates(step, fitted, ours, theirs)
+        return StepScore(scores, least_margin=self.least_margin(tokens))
+
+    async def _ready(self) -> tuple[EngineModel, EngineModel]:
+        if self._models is None:
+            self._models = asyncio.ensure_future(self._opened())
+        models = self._models
+        try:
+            return await asyncio.shield(models)
+        except Exception:
+            if self._models is models:
+                self._models = None
+            raise
+
+    def _fitted(self, step: Step) -> FittedStep:
+        return fit(self._exact.put(self.renderer.render(step), step), self.max_length, self.overflow)
+
+    async def _read(self, history: Sequence[BaseMessage], tools: Sequence[Tool]) -> None:
+        try:
+            prompt = await asyncio.to_thread(self.renderer.prompt, history, tools)
+            if self.max_length is None or len(prompt) < self.max_length:
+                await together(*(model.read_ahead(prompt) for model in await self._ready()))
+        except Exception:  # noqa: BLE001 - only a head start is lost
+            _log.debug("reading ahead failed", exc_info=True)
+
+
+def _check(*, tolerance: float, recheck: float, wait: float, steps_at_once: int, waiting: int) -> None:
+    for name, value, allowed, holds in (
+        ("tolerance", tolerance, "nats, more than 0", tolerance > 0),
+        ("recheck", recheck, "seconds, 0 or more", recheck >= 0),
+        ("wait", wait, "seconds, 0 or more", wait >= 0),
+        ("steps_at_once", steps_at_once, "a whole number from 1 on", steps_at_once >= 1),
+        ("waiting", waiting, "a whole number from 0 on", waiting >= 0),
+    ):
+        if not holds:
+            raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
