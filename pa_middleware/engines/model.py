@@ -1,8 +1,7 @@
-"""One model of a pair on an engine: what it told is not asked again, and what it is asked is batched and vouched for."""
+"""One model of a pair on an engine: not asked for what it told, asked in batches, and vouched for."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable, Sequence
 
 import numpy as np

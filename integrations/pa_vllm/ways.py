@@ -1,0 +1,84 @@
+"""Ways of asking vLLM for the log-probs of given tokens: what they have in common, and the one every server knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from itertools import chain
+from typing import Any, Literal, Protocol, TypeVar
+
+from pa_middleware.engines.client import Client
+
+from pa_middleware.engines.source import Floats
+from pa_middleware.scoring.reading import Query
+from pa_vllm.answers import check_prompt, choices_of, prompt_log_probs
+
+WayName = Literal["ids", "generate", "completions"]
+T = TypeVar("T")
+
+
+class Way(Protocol):
+    """One way of asking."""
+
+    name: WayName
+    says: str
+    """For people to read."""
+    pays_for: Literal["new tokens", "whole history"]
+    room: int
+    """Tokens of the model's length that must stay free."""
+    queries_at_once: int
+
+    async def log_probs(self, queries: Sequence[Query]) -> list[Floats]:
+        """As `LogProbSource.log_probs`."""
+        ...
+
+
+class Completions:
+    """`prompt_logprobs` of /v1/completions: any vLLM answers, and reads the whole history for it every time.
+
+    Several queries go in one request.
+    """
+
+    name: WayName = "completions"
+    says = "prompt_logprobs of /v1/completions, which reads no prefix cache"
+    pays_for: Literal["new tokens", "whole history"] = "whole history"
+    room = 1  # vLLM generates at least one token
+    queries_at_once = 16
+
+    def __init__(self, client: Client, model: str) -> None:
+        self._client, self._model = client, model
+
+    async def log_probs(self, queries: Sequence[Query]) -> list[Floats]:
+        """As `LogProbSource.log_probs`."""
+        size = self.queries_at_once
+        parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+        return list(chain.from_iterable(await all_of([self._ask(part) for part in parts])))
+
+    async def _ask(self, queries: Sequence[Query]) -> list[Floats]:
+        body = {
+            "model": self._model,
+            "prompt": [list(query.ids) for query in queries],
+            "prompt_logprobs": 0,
+            "max_tokens": 1,
+            "temperature": 0,
+            "return_token_ids": True,
+        }
+        choices = choices_of(await self._client.post("/v1/completions", body), self._model, len(queries))
+        answers = []
+        for query, choice in zip(queries, choices, strict=True):
+            check_prompt(choice.get("prompt_token_ids"), query.ids)
+            answers.append(prompt_log_probs(choice.get("prompt_logprobs"), query.ids, query.start))
+        return answers
+
+
+async def all_of(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results in order; the first error of any, once the others are cancelled and gone."""
+    if len(asked) == 1:
+        return [await asked[0]]
+    tasks = [asyncio.ensure_future(each) for each in asked]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,155 @@
+"""Many conversations, one engine: items are asked in batches, and no conversation is kept waiting by another's many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from pa_middleware.engines.errors import EngineAnswerError, EngineUnavailableError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting(Generic[Item, Answer]):
+    key: Hashable
+    item: Item
+    since: float
+    answer: asyncio.Future[Answer]
+
+
+class MicroBatches(Generic[Item, Answer]):
+    """Collects items that wait, and has them answered together. Used on one event loop.
+
+    A batch leaves as soon as there is a slot for it and it is full, or its oldest item has waited `wait` for company.
+    While all slots are taken items collect. Keys take turns, one item each, so that an item of a key that has no other
+    waits for no more than one item of every other key.
+
+    Args:
+        run: answers a batch, in order. If it fails with several items their batch is taken apart and each is run alone,
+            so that one bad item does not fail the others; an engine that cannot be had is not asked again.
+        size: most items of a batch.
+        wait: seconds, 0 or more.
+        in_flight: batches at once.
+        waiting: items that may wait.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        size: int,
+        wait: float,
+        in_flight: int,
+        waiting: int,
+    ) -> None:
+        self._run, self._size, self._wait, self._most = run, size, wait, waiting
+        self._free = in_flight
+        self._queues: OrderedDict[Hashable, deque[_Waiting[Item, Answer]]] = OrderedDict()
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def put(self, key: Hashable, item: Item) -> Answer:
+        """The answer to an item.
+
+        Args:
+            key: whose it is.
+            item: what to ask.
+
+        Raises:
+            EngineUnavailableError: too many items wait already.
+            Exception: what `run` raised for this item.
+        """
+        if self._count >= self._most and not self._free:
+            raise EngineUnavailableError(
+                f"{self._count} steps wait for this engine already, the most allowed; run fewer conversations at once, "
+                "give it more replicas, or raise `waiting`"
+            )
+        loop = asyncio.get_running_loop()
+        entry: _Waiting[Item, Answer] = _Waiting(key, item, loop.time(), loop.create_future())
+        self._queues.setdefault(key, deque()).append(entry)
+        self._count += 1
+        self._leave()
+        try:
+            return await entry.answer
+        except asyncio.CancelledError:
+            self._drop(entry)
+            raise
+
+    def _leave(self) -> None:
+        """Send off whatever may go, and see to it that the rest goes in time."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._free and self._count:
+            due = min(queue[0].since for queue in self._queues.values()) + self._wait
+            if self._count < self._size and self._wait and loop.time() < due:
+                self._timer = loop.call_at(due, self._leave)
+                return
+            self._free -= 1
+            batch = self._taken()
+            task = loop.create_task(self._answer(batch))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+            stop = partial(_stop_if_nobody_waits, batch, task)
+            for entry in batch:
+                entry.answer.add_done_callback(stop)
+
+    def _taken(self) -> list[_Waiting[Item, Answer]]:
+        """The next batch: one item of each key in turn."""
+        batch: list[_Waiting[Item, Answer]] = []
+        while self._count and len(batch) < self._size:
+            key, queue = self._queues.popitem(last=False)
+            batch.append(queue.popleft())
+            self._count -= 1
+            if queue:
+                self._queues[key] = queue  # behind all others
+        return batch
+
+    def _drop(self, entry: _Waiting[Item, Answer]) -> None:
+        queue = self._queues.get(entry.key)
+        if queue is not None and entry in queue:
+            queue.remove(entry)
+            self._count -= 1
+            if not queue:
+                del self._queues[entry.key]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._free += 1
+        self._leave()
+
+    async def _answer(self, batch: Sequence[_Waiting[Item, Answer]]) -> None:
+        try:
+            answers = _counted(await self._run([entry.item for entry in batch]), len(batch))
+        except Exception as error:  # noqa: BLE001 - it is raised where the item was put
+            if len(batch) > 1 and not isinstance(error, EngineUnavailableError):
+                for entry in batch:
+                    if not entry.answer.done():
+                        await self._answer([entry])
+                return
+            for entry in batch:
+                if not entry.answer.done():
+                    entry.answer.set_exception(error)
+            return
+        for entry, answer in zip(batch, answers, strict=True):
+            if not entry.answer.done():
+                entry.answer.set_result(answer)
+
+
+def _stop_if_nobody_waits(batch: Sequence[_Waiting[Any, Any]], task: asyncio.Task[None], _: object) -> None:
+    if all(entry.answer.cancelled() for entry in batch):
+        task.cancel()
+
+
+def _counted(answers: Sequence[Answer], count: int) -> Sequence[Answer]:
+    if len(answers) != count:
+        raise EngineAnswerError(f"{count} items were asked and {len(answers)} answered")
+    return answers
