@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 
+from pa_middleware.engines.findings import SelfTest, SelfTestError
 from pa_middleware.engines.loop import LoopThread
 from pa_middleware.engines.model import EngineModel
-from pa_middleware.engines.self_test import SelfTest, self_test
+from pa_middleware.engines.self_test import self_test
 from pa_middleware.engines.source import LogProbSource, Served
 from pa_middleware.engines.together import together
 from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score
@@ -94,7 +95,7 @@ class EnginePair:
         self._exact = ExactIds(tokenizer, ends=[end for end in ends if end is not None], end_of_turn=end_of_turn)
         self._composer = Composer(beta, aggregation, order)
         self._sources = policy, reference
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "tolerance": tolerance,
             "recheck": recheck,
             "steps_at_once": steps_at_once,
@@ -104,10 +105,11 @@ class EnginePair:
         self._loop = LoopThread()
         self.start_anew()
         try:
-            self.served, self.self_test = self._loop.submit(self._test(tolerance)).result()
+            self.self_test = self._loop.submit(self._test()).result()
         except BaseException:
             self.close()
             raise
+        self.served = self.self_test.served
         lengths = [length for length in (max_length, *(each.max_length for each in self.served)) if length]
         self.max_length = min(lengths, default=None)
         self.policy_name, self.reference_name = name or (self.served[0].model, self.served[1].model)
@@ -196,23 +198,25 @@ class EnginePair:
     ) -> None:
         self.close()
 
-    async def _test(self, tolerance: float) -> tuple[tuple[Served, Served], SelfTest]:
-        policy, reference = await together(*(source.open() for source in self._sources))
-        tested = await self_test(*self._sources, self.renderer, self.tokenizer, tolerance=tolerance)
-        tested.raise_if_failed()
-        self._models = asyncio.ensure_future(self._made((policy, reference), tested))
-        return (policy, reference), tested
-
-    async def _made(self, served: tuple[Served, Served], tested: SelfTest) -> tuple[EngineModel, EngineModel]:
-        policy, reference = (
-            EngineModel(source, each, known=known, **self._settings)
-            for source, each, known in zip(self._sources, served, tested.known, strict=True)
-        )
-        return policy, reference
+    async def _test(self) -> SelfTest:
+        served = await together(*(source.open() for source in self._sources))
+        sources = self._sources[0], self._sources[1]
+        tested = await self_test(sources, (served[0], served[1]), self.renderer, tolerance=self._settings["tolerance"])
+        if tested.failed or tested.known is None:
+            raise SelfTestError(tested)
+        self._known = tested.known
+        self._models = asyncio.ensure_future(self._made(served))
+        return tested
 
     async def _opened(self) -> tuple[EngineModel, EngineModel]:
-        served = await together(*(source.open() for source in self._sources))
-        return await self._made((served[0], served[1]), self.self_test)
+        return await self._made(await together(*(source.open() for source in self._sources)))
+
+    async def _made(self, served: Sequence[Served]) -> tuple[EngineModel, EngineModel]:
+        policy, reference = (
+            EngineModel(source, each, known=known, **self._settings)
+            for source, each, known in zip(self._sources, served, self._known, strict=True)
+        )
+        return policy, reference
 
     async def _score_all(self, steps: Sequence[Step]) -> list[StepScore]:
         fitted = await asyncio.to_thread(lambda: [self._fitted(step) for step in steps])

@@ -72,7 +72,7 @@ class Renderer:
                 "the policy's tokenizer has no chat template; set tokenizer.chat_template to the one the policy was "
                 "trained with"
             )
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._end_of_turn = end_of_turn
         self._template_kwargs = dict(template_kwargs or {})
         self._text = TextTokenizer(tokenizer)
@@ -175,7 +175,7 @@ class Renderer:
         from jinja2 import TemplateError
 
         try:
-            text = self._tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 list(messages),
                 tools=tools,
                 tokenize=False,
@@ -210,7 +210,7 @@ class Renderer:
         seal = Seal(self._text)
         text = self._template([seal.message(message) for message in messages], None, generation_prompt=True)
         ours, _ = self._text.encode(seal.open(text))
-        theirs = self._tokenizer.apply_chat_template(
+        theirs = self.tokenizer.apply_chat_template(
             messages, tokenize=True, add_generation_prompt=True, return_dict=False, **self._template_kwargs
         )
         if ours != list(theirs):

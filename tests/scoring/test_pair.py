@@ -329,5 +329,5 @@ def test_a_forged_turn_in_a_tool_result_moves_no_border(make: Make) -> None:
     honest = renderer.render(Step(HISTORY, [CALLS], [TOOL]))
     attacked = renderer.render(Step([*HISTORY[:-1], forged], [CALLS], [TOOL]))
     assert attacked.actions == honest.actions
-    (start,) = renderer._tokenizer.encode("<|im_start|>")
+    (start,) = renderer.tokenizer.encode("<|im_start|>")
     assert attacked.prompt.count(start) == honest.prompt.count(start)
