@@ -26,8 +26,11 @@ from pa_middleware.guard.drawing import Itself, drawing
 from pa_middleware.scoring.cache_names import cache_argument, cache_of
 from pa_middleware.scoring.causal_lm import context_length
 from pa_middleware.scoring.errors import ContextLengthError
+from pa_middleware.scoring.generated import Generated, prompt_digest, with_generated
+from pa_middleware.scoring.model_keys import model_key
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.turn_ends import turn_ends
+from pa_transformers.drawn import Drawn
 from pa_transformers.prompt_cache import PromptReader
 from pa_transformers.tool_calls import parse_tool_calls
 
@@ -40,7 +43,9 @@ class LocalChatModel(BaseChatModel):
     Example:
         model = LocalChatModel(model=AutoModelForCausalLM.from_pretrained(...), tokenizer=...).bind_tools(tools)
 
-    A turn ends where the model's context does, as it does at `max_new_tokens`.
+    A turn ends where the model's context does, as it does at `max_new_tokens`. Its message carries the tokens that were
+    generated and their log-probs (see `scoring.generated`): a pair that holds the same model scores these very
+    tokens, reads nothing of the prompt with it, and asks it nothing.
 
     Raises:
         PairError: the tokenizer has no chat template that can be rendered safely.
@@ -54,6 +59,8 @@ class LocalChatModel(BaseChatModel):
     temperature: float = Field(default=1.0, ge=0.0)
     """0 takes the likeliest token; 1 samples from the model as it is."""
     max_new_tokens: int = Field(default=256, ge=1)
+    template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of the chat template, such as `enable_thinking=False`; the pair that scores needs the same."""
     seed: int | None = None
     """Makes the run of draws from one instance repeatable; None draws anew each time."""
 
@@ -66,7 +73,7 @@ class LocalChatModel(BaseChatModel):
         """Prepare rendering and the source of chance."""
         super().model_post_init(context)
         self.model.train(False)
-        self._renderer = Renderer(self.tokenizer)
+        self._renderer = Renderer(self.tokenizer, template_kwargs=self.template_kwargs)
         self._prompts = PromptReader(self.model)
         self._stop_ids = turn_ends(self.model, self.tokenizer)
         if not self._stop_ids:
@@ -113,7 +120,8 @@ class LocalChatModel(BaseChatModel):
                 f"the prompt has {len(prompt)} tokens; the model can read {context_length(self.model)}, turn included. "
                 "Shorten what the agent is shown"
             )
-        ids = self._draw(prompt)
+        draw = self._draw(prompt)
+        ids = draw.ids
         finished = ids[-1] in self._stop_ids
         text = str(self.tokenizer.decode(ids[:-1] if finished else ids))
         content, calls, invalid = parse_tool_calls(text)
@@ -129,15 +137,22 @@ class LocalChatModel(BaseChatModel):
                 "finish_reason": "stop" if finished else "length",
             },
         )
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        generated = Generated(
+            tuple(ids),
+            tuple(draw.log_probs),
+            prompt=prompt_digest(prompt),
+            model=model_key(self.model),
+            sampling=f"temperature={self.temperature:g}",
+        )
+        return ChatResult(generations=[ChatGeneration(message=with_generated(message, generated))])
 
-    def _draw(self, prompt: tuple[int, ...]) -> list[int]:
-        """Token ids of one draw. In a guarded step that is sure to want more, those are made with the first."""
+    def _draw(self, prompt: tuple[int, ...]) -> Drawn:
+        """One draw. In a guarded step that is sure to want more, those are made with the first."""
         step = drawing()
         if step is None:
             return self._sample(prompt, 1)[0]
         key = (Itself(self._random), Itself(self.model), self.temperature, self.max_new_tokens, prompt)
-        left: list[int] | None = step.take(key)
+        left: Drawn | None = step.take(key)
         if left is not None:
             return left
         first, *rest = self._sample(prompt, step.at_once(key))
@@ -145,8 +160,8 @@ class LocalChatModel(BaseChatModel):
         return first
 
     @torch.inference_mode()
-    def _sample(self, prompt: Sequence[int], rows: int) -> list[list[int]]:
-        """Token ids of so many draws, token by token, each up to and including the end of its turn; at least one."""
+    def _sample(self, prompt: Sequence[int], rows: int) -> list[Drawn]:
+        """So many draws, token by token, each up to and including the end of its turn."""
         device = self.model.device
         read = self._prompts.read(prompt)
         if read is not None:
@@ -154,14 +169,15 @@ class LocalChatModel(BaseChatModel):
         else:
             output = self.model(input_ids=torch.tensor([list(prompt)] * rows, device=device), use_cache=True)
             logits, past = output.logits[:, -1], cache_of(output)
-        draws: list[list[int]] = [[] for _ in range(rows)]
+        draws = [Drawn() for _ in range(rows)]
         most = min(self.max_new_tokens, self._room(prompt))
         while True:
-            chosen = self._choose(logits)
-            for draw, token in zip(draws, chosen[:, 0].tolist(), strict=True):
-                if not (draw and draw[-1] in self._stop_ids):
-                    draw.append(token)
-            if all(draw[-1] in self._stop_ids or len(draw) == most for draw in draws):
+            chosen, log_probs = self._choose(logits)
+            for draw, token, log_prob in zip(draws, chosen[:, 0].tolist(), log_probs[:, 0].tolist(), strict=True):
+                if not (draw.ids and draw.ids[-1] in self._stop_ids):
+                    draw.ids.append(token)
+                    draw.log_probs.append(min(log_prob, 0.0))  # a probability of one may round to slightly more
+            if all(draw.ids[-1] in self._stop_ids or len(draw.ids) == most for draw in draws):
                 return draws
             output = self.model(input_ids=chosen.to(device), **cache_argument(self.model, past), use_cache=True)
             logits, past = output.logits[:, -1], cache_of(output)
@@ -171,12 +187,14 @@ class LocalChatModel(BaseChatModel):
         longest = context_length(self.model)
         return self.max_new_tokens if longest is None else longest - len(prompt)
 
-    def _choose(self, logits: torch.Tensor) -> torch.Tensor:
-        """The next token of each row, int64 [rows, 1]."""
+    def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next token of each row, int64 [rows, 1], and its log-prob under the model itself, float32 [rows, 1]."""
         logits = logits.float().cpu()
         if self.temperature == 0:
-            return logits.argmax(-1, keepdim=True)
-        return torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._random)
+            chosen = logits.argmax(-1, keepdim=True)
+        else:
+            chosen = torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._random)
+        return chosen, logits.gather(-1, chosen) - logits.logsumexp(-1, keepdim=True)
 
     def _reseed(self) -> None:
         self._random = torch.Generator()

@@ -22,6 +22,7 @@ from pa_demos.taxi.actions import ActionTable
 from pa_demos.taxi.environment import ACTION_COUNT, MALFORMED, Taxi, action_of, active_states, goal, observation
 from pa_demos.taxi.prompt import TOOLS, prompt_text, window
 from pa_transformers import LocalChatModel
+from pa_transformers.drawn import Drawn
 from scipy.stats import chi2
 from transformers import (
     AutoTokenizer,
@@ -141,7 +142,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     made: list[int] = []
     sample = LocalChatModel._sample
 
-    def noting(self: LocalChatModel, prompt: Sequence[int], rows: int) -> list[list[int]]:
+    def noting(self: LocalChatModel, prompt: Sequence[int], rows: int) -> list[Drawn]:
         made.append(rows)
         return sample(self, prompt, rows)
 
@@ -215,10 +216,10 @@ def test_steps_on_two_threads_at_once_keep_their_draws_apart(
 ) -> None:
     both = Barrier(2, timeout=30)
 
-    def sample(_: LocalChatModel, prompt: Sequence[int], rows: int) -> list[list[int]]:
+    def sample(_: LocalChatModel, prompt: Sequence[int], rows: int) -> list[Drawn]:
         both.wait()  # both are asked for before either has an answer
         text = f"{get_ident()} {rows}"
-        return [[*model.tokenizer(text, add_special_tokens=False)["input_ids"], *model._stop_ids]] * rows
+        return [Drawn([*model.tokenizer(text, add_special_tokens=False)["input_ids"], *model._stop_ids])] * rows
 
     monkeypatch.setattr(LocalChatModel, "_sample", sample)
     expected = ""
@@ -315,7 +316,7 @@ def test_malformed_calls_become_invalid_tool_calls(
     model: LocalChatModel, monkeypatch: pytest.MonkeyPatch, text: str, calls: list[str], invalid: int
 ) -> None:
     ids = model.tokenizer(text + "<|im_end|>", add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(LocalChatModel, "_sample", lambda *_: [ids])
+    monkeypatch.setattr(LocalChatModel, "_sample", lambda *_: [Drawn(ids)])
     drawn = _ask(model)
     assert [call["name"] for call in drawn.tool_calls] == calls
     assert len(drawn.invalid_tool_calls) == invalid
