@@ -1,5 +1,9 @@
-"""All draws of a guarded step in one request, for OpenAI, vLLM, SGLang and every chat model that takes `n`."""
+"""What OpenAI's protocol gives a guard: all draws of a step in one request, and log-probs of what was proposed.
 
+`ManyDraws` is for every chat model that takes `n`, `OpenAICompatible` for every server that echoes a prompt.
+"""
+
+from pa_openai.compatible import OpenAICompatible
 from pa_openai.many_draws import ManyDraws
 
-__all__ = ["ManyDraws"]
+__all__ = ["ManyDraws", "OpenAICompatible"]

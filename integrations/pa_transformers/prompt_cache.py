@@ -1,8 +1,9 @@
-"""The keys and values of the latest prompt of one model, so that what the next prompt shares with it is not read again.
+"""Keys and values of the latest prompts of one model, so that what the next prompt shares with one is not read again.
 
-Steps of a conversation share their beginning, and the candidates of a step share their whole prompt. Reused only where
-that is exact to rounding: float32 weights, and a cache of plain full-attention layers, which any prefix of it is a
-valid cache of. Everything else is read anew each time.
+Steps of a conversation share their beginning, and the candidates of a step share their whole prompt. Several prompts
+are kept, so that conversations may take turns. Reused only where that is exact to rounding: float32 weights, and a
+cache of plain full-attention layers, which any prefix of it is a valid cache of. Everything else is read anew each
+time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+CACHE_BYTES = 1 << 30
+_MOST = 64
+"""Prompts that are kept at most: each is compared with the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class ReadPrompt:
     logits: torch.Tensor
     """[V], after the last token: what comes next."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its tensors."""
+        return self.logits.nbytes + sum(key.nbytes + value.nbytes for key, value in self.layers)
+
     def cache(self, rows: int = 1) -> DynamicCache:
         """A cache that goes on from the prompt in so many rows."""
         return _cache((key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1)) for key, value in self.layers)
@@ -42,35 +51,43 @@ class ReadPrompt:
 class PromptReader:
     """Reads prompts with one model, whose weights must not change while it is used.
 
-    Usable from several threads: what is kept is replaced whole, never changed.
+    Usable from several threads: what is kept is replaced whole, never changed. Of two prompts that are read at the same
+    moment one may not be kept.
+
+    Args:
+        model: a causal language model.
+        cache_bytes: kept at most, those used least recently go first; the latest prompt is kept whatever its size.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, cache_bytes: int = CACHE_BYTES) -> None:
         self._model = model
-        self._latest: ReadPrompt | None = None
+        self._cache_bytes = cache_bytes
+        self._kept: tuple[ReadPrompt, ...] = ()  # used last comes first
         selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._reusable = selects_logits and model.dtype == torch.float32 and _may_be_plain(model)
 
     @torch.inference_mode()
     def read(self, prompt: Sequence[int]) -> ReadPrompt | None:
-        """The prompt, read as far as it was not read before; None where this model's cache cannot be shared.
+        """The prompt, read as far as none like it was read before; None where this model's cache cannot be shared.
 
         Args:
             prompt: [P] token ids, P >= 1.
         """
         if not self._reusable:
             return None
-        latest = self._latest
-        if latest is not None and latest.ids == tuple(prompt):
-            return latest
-        shared = 0
-        if latest is not None:
-            shared = min(len(prompt) - 1, common_length(tuple(prompt), latest.ids))
+        ids = tuple(prompt)
+        kept = self._kept
+        alike = max(kept, key=lambda read: common_length(ids, read.ids), default=None)
+        shared = 0 if alike is None else common_length(ids, alike.ids)
+        if alike is not None and alike.ids[:shared] == ids and len(alike.ids) == shared:
+            self._keep(kept, alike)
+            return alike
+        shared = min(shared, len(ids) - 1)
         past = None
-        if latest is not None and shared:
-            past = _cache((key[:, :, :shared], value[:, :, :shared]) for key, value in latest.layers)
+        if alike is not None and shared:
+            past = _cache((key[:, :, :shared], value[:, :, :shared]) for key, value in alike.layers)
         output = self._model(
-            input_ids=torch.tensor([list(prompt[shared:])], device=self._model.device),
+            input_ids=torch.tensor([ids[shared:]], device=self._model.device),
             **cache_argument(self._model, past),
             use_cache=True,
             logits_to_keep=1,
@@ -79,11 +96,16 @@ class PromptReader:
         if layers is None:
             self._reusable = False
             return None
-        read = ReadPrompt(tuple(prompt), layers, output.logits[0, -1])
-        self._latest = read
+        read = ReadPrompt(ids, layers, output.logits[0, -1])
+        self._keep(self._kept, read, *([alike] if alike is not None and shared else []))
         return read  # not what is kept: another thread may have put its own there
 
+    def _keep(self, kept: Sequence[ReadPrompt], *used: ReadPrompt) -> None:
+        """Keep those used, the first of them anyway, and of the others as many as there is room for.
 
+        A prompt that the first one goes on from is not kept: all of it is in there.
+        """
+        first, *rest = dict.fromkeys(used + tuple(kept))
 def _cache(layers: Any) -> DynamicCache:
     from transformers import DynamicCache
 

@@ -5,34 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from pa_middleware.engines.checks import log_prob
 from pa_middleware.engines.errors import EngineAnswerError
 from pa_middleware.engines.source import Floats
-
-ROUNDING = 1e-4
-"""Nats by which a log-prob may be above 0: a probability of one rounds to slightly more."""
-NOTHING = -9999.0
-"""What vLLM writes for minus infinity, which JSON cannot hold."""
-
-
-def log_prob(value: object) -> float:
-    """A log-prob, nats, at most 0.
-
-    Raises:
-        EngineAnswerError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise EngineAnswerError(f"the server answered {value!r} where a log-prob belongs")
-    if value > ROUNDING:
-        raise EngineAnswerError(f"the server answered the log-prob {value!r}; none is above 0")
-    if value <= NOTHING:
-        raise EngineAnswerError("the server says that a token has probability 0; no softmax gives that")
-    return min(float(value), 0.0)
 
 
 def prompt_log_probs(rows: object, ids: Sequence[int], first: int) -> Floats:

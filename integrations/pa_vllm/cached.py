@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pa_middleware.engines.client import Client
 
+from pa_middleware.engines.checks import log_prob
+from pa_middleware.engines.client import Client
 from pa_middleware.engines.errors import EngineAnswerError, EngineRefusedError
 from pa_middleware.engines.source import Floats
 from pa_middleware.scoring.reading import Ids, Query
-from pa_vllm.answers import array_log_probs, cached_tokens, check_prompt, choices_of, log_prob, prompt_log_probs
+from pa_vllm.answers import array_log_probs, cached_tokens, check_prompt, choices_of, prompt_log_probs
 from pa_vllm.ways import WayName, all_of
 
 PATH = "/inference/v1/generate"
@@ -46,8 +47,8 @@ class Generate:
 
     def __init__(self, client: Client, model: str) -> None:
         self._client, self._model = client, model
-        self.most_cached = 0
-        """Tokens that the prefix cache gave at most."""
+        self.most_cached: int | None = None
+        """Tokens that the prefix cache gave at most; None if the server does not tell."""
 
     async def log_probs(self, queries: Sequence[Query]) -> list[Floats]:
         """As `LogProbSource.log_probs`."""
@@ -64,7 +65,7 @@ class Generate:
 
     async def _tail(self, ids: Ids, first: int) -> tuple[int, Floats]:
         """(known, log-probs of `ids[known:]`), with first <= known < len(ids)."""
-        answer, last = await self._ask(ids, first)
+        answer, last = await self._ask(ids, {"prompt_logprobs": 0} if first < len(ids) - 1 else {})
         cached = self._cached(answer, ids)
         if first == len(ids) - 1:
             return first, last
@@ -78,20 +79,18 @@ class Generate:
         rows = prompt_log_probs(answer.get("prompt_logprobs"), ids[:-1], known)
         return known, np.concatenate([rows, last])
 
-    def _wanted(self, scored: Ids, start: int) -> dict[str, Any]:
-        """What asks for the log-probs of these last tokens of a prompt, which begin there."""
-        return {"prompt_logprobs": 0}
-
     def _cached(self, answer: Mapping[str, Any], ids: Ids) -> int | None:
         count = cached_tokens(answer)
         if count is not None:
             # Else asking again for what the cache gave would never end.
             if count >= len(ids) - 1:
                 raise EngineAnswerError(f"the server says that its cache gave {count} of {len(ids) - 1} tokens")
-            self.most_cached = max(self.most_cached, count)
+            self.most_cached = max(self.most_cached or 0, count)
         return count
 
-    async def _ask(self, ids: Ids, first: int, *, cache: bool = True) -> tuple[Mapping[str, Any], Floats]:
+    async def _ask(
+        self, ids: Ids, wanted: Mapping[str, Any], *, cache: bool = True
+    ) -> tuple[Mapping[str, Any], Floats]:
         """The answer to `ids[:-1]`, and the log-prob [1] of the last token."""
         prompt = ids[:-1]
         sampling: dict[str, Any] = {
@@ -102,9 +101,8 @@ class Generate:
             # Uninitialised memory holds ids that no tokenizer knows.
             "detokenize": False,
             "skip_reading_prefix_cache": not cache,
+            **wanted,
         }
-        if first < len(prompt):
-            sampling |= self._wanted(prompt[first:], first)
         body = {"model": self._model, "token_ids": list(prompt), "sampling_params": sampling, "return_token_ids": True}
         answer = await self._post(body)
         [choice] = choices_of(answer, self._model, 1)
@@ -141,14 +139,15 @@ class ChosenIds(Generate):
         start = first
         # The first request puts more into the cache, so that the second may still begin too early.
         for _ in range(ATTEMPTS):
-            answer, last = await self._ask(ids, start)
-            if (values := self._scores(answer, last, len(ids) - 1 - start)) is not None:
-                return start, values
+            answer, last = await self._ask(ids, _chosen(ids[:-1], start))
             cached = self._cached(answer, ids)
+            values = self._scores(answer, last, len(ids) - 1 - start)
+            if values is not None and (cached is None or cached < start or start == len(ids) - 1):
+                return start, values
             if cached is None or cached < start:
                 break
             start = cached + 1
-        answer, last = await self._ask(ids, first, cache=False)
+        answer, last = await self._ask(ids, _chosen(ids[:-1], first), cache=False)
         values = self._scores(answer, last, len(ids) - 1 - first)
         if values is None:
             raise EngineAnswerError("the server answered without the log-probs of chosen ids that it was asked for")
@@ -161,8 +160,12 @@ class ChosenIds(Generate):
         scores = answer.get("prompt_token_id_logprobs")
         return None if scores is None else np.concatenate([array_log_probs(scores, count), last])
 
-    def _wanted(self, scored: Ids, start: int) -> dict[str, Any]:
-        return {"prompt_logprob_token_ids": [[token] for token in scored], "prompt_logprob_start": start - 1}
+
+def _chosen(prompt: Ids, first: int) -> dict[str, Any]:
+    """What asks for the log-probs of `prompt[first:]`."""
+    if first == len(prompt):
+        return {}
+    return {"prompt_logprob_token_ids": [[token] for token in prompt[first:]], "prompt_logprob_start": first - 1}
 
 
 def _generated(choice: Mapping[str, Any], token: int) -> Floats:

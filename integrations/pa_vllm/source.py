@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-from pa_middleware.engines.client import Client
 
+from pa_middleware.engines.checks import check_queries, log_prob, served_models
+from pa_middleware.engines.client import Client
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError
 from pa_middleware.engines.source import Floats, Sampled, Served
-from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.reading import Ids, Query
-from pa_vllm.answers import check_prompt, choices_of, log_prob
+from pa_vllm.answers import check_prompt, choices_of
 from pa_vllm.probing import choose
 from pa_vllm.ways import Way, WayName
 
@@ -71,7 +71,7 @@ class VLLM:
 
     async def open(self) -> Served:
         """As `LogProbSource.open`."""
-        entry = await self._entry()
+        entry = (await served_models(self._client, self.model))[self.model]
         length = entry.get("max_model_len")
         max_length = length if isinstance(length, int) and length > 1 else None
         way, why = await choose(
@@ -98,10 +98,7 @@ class VLLM:
         """
         if self._way is None:
             raise EngineError("the source was not opened; await source.open() first")
-        for query in queries:
-            if not 0 < query.start < len(query.ids) or min(query.ids) < 0:
-                raise ValueError("prompt and continuations need at least one token id each, and none below 0")
-            self._check_length(len(query.ids))
+        check_queries(queries, max_length=self._max_length, url=self.url)
         return await self._way.log_probs(queries) if queries else []
 
     async def sample(self, prompt: Ids, count: int, *, temperature: float = 0.0) -> Sampled:
@@ -149,22 +146,6 @@ class VLLM:
     async def close(self) -> None:
         """Close its connections."""
         await self._client.close()
-
-    def _check_length(self, length: int) -> None:
-        if self._max_length is not None and length > self._max_length:
-            raise ContextLengthError(f"{length} tokens are to be read; {self.url} reads {self._max_length}")
-
-    async def _entry(self) -> Mapping[str, Any]:
-        """What /v1/models says of this model."""
-        match await self._client.get("/v1/models"):
-            case {"data": [*entries]}:
-                served = {str(entry.get("id")): entry for entry in entries if isinstance(entry, dict)}
-            case _:
-                raise EngineAnswerError("the server's /v1/models does not list models")
-        if self.model not in served:
-            raise EngineError(f"{self.url} does not serve {self.model!r}; it serves {', '.join(map(repr, served))}")
-        entry: Mapping[str, Any] = served[self.model]
-        return entry
 
     async def _version(self) -> str:
         try:

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any, Literal, Protocol, TypeVar
 
 from pa_middleware.engines.client import Client
-
 from pa_middleware.engines.source import Floats
 from pa_middleware.scoring.reading import Query
 from pa_vllm.answers import check_prompt, choices_of, prompt_log_probs

@@ -34,7 +34,7 @@ class _TryAgainError(Exception):
 
 
 class Client:
-    """Talks to one engine, from one event loop.
+    """Talks to one engine, from one event loop at a time.
 
     Proxies of the environment are not used, redirects not followed, certificates verified.
 
@@ -101,7 +101,8 @@ class Client:
             reraise=True,
         )
         self._http: httpx.AsyncClient | None = None
-        self._slots: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots = asyncio.Semaphore(in_flight)
 
     async def get(self, path: str) -> Any:
         """The JSON at a path; raises as `post`."""
@@ -120,7 +121,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections. The next call opens new ones."""
-        http, self._http, self._slots = self._http, None, None
+        http, self._http = self._http, None
         if http is not None:
             await http.aclose()
 
@@ -160,8 +161,9 @@ class Client:
         return answer
 
     async def _answered(self, method: str, path: str, content: bytes | None) -> Any:
-        if self._slots is None:
-            self._slots = asyncio.Semaphore(self._in_flight)
+        if self._loop is not asyncio.get_running_loop():  # connections do not outlive their loop, nor a fork
+            self._loop, self._http = asyncio.get_running_loop(), None
+            self._slots, self._waiting = asyncio.Semaphore(self._in_flight), 1
         async with self._slots:
             return await self._retrying(self._attempt, method, path, content)
 
@@ -208,7 +210,7 @@ class Client:
             self._http = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout),
                 limits=httpx.Limits(max_connections=self._in_flight, max_keepalive_connections=self._in_flight),
-                verify=self._verify,
+                verify=self._verify if self.url.startswith("https:") else False,  # reading certificates takes a while
                 follow_redirects=False,
                 trust_env=False,
             )

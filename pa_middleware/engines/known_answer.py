@@ -45,12 +45,13 @@ class KnownAnswer:
         Raises:
             EngineError: it is another than it was, or the engine gives none.
         """
-        if self._every and self._clock() - self._right_at < self._every:
-            return
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._verify())
-            self._asking.add_done_callback(self._asked)
-        await asyncio.shield(self._asking)  # others wait for it as well
+        if not self._every:
+            await self._verify()
+        elif self._clock() - self._right_at >= self._every:
+            if self._asking is None:
+                self._asking = asyncio.ensure_future(self._verify())
+                self._asking.add_done_callback(self._asked)
+            await asyncio.shield(self._asking)  # others wait for it as well
 
     async def _verify(self) -> None:
         began = self._clock()

@@ -188,7 +188,7 @@ class EnginePair:
 
     def close(self) -> None:
         """Close all connections. Steps that are being scored fail."""
-        self._loop.close(together(*(source.close() for source in self._sources)))
+        self._loop.close(self._disconnect())
 
     def __enter__(self) -> EnginePair:
         return self
@@ -197,6 +197,9 @@ class EnginePair:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    async def _disconnect(self) -> None:
+        await together(*(source.close() for source in self._sources))
 
     async def _test(self) -> SelfTest:
         served = await together(*(source.open() for source in self._sources))

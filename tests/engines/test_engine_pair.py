@@ -1,0 +1,286 @@
+"""A pair on engines scores as the same pair in this process does, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+from engines.taxi_steps import taxi_step
+from engines.vllm_server import VLLMServer
+from langchain_core.messages import AIMessage
+from pa_demos.taxi.prompt import ACTION_TEXTS
+from pa_vllm import VLLM
+
+from pa_middleware import ModelPair, Scorer, StepScore
+from pa_middleware.engines.errors import EngineError, EngineUnavailableError
+from pa_middleware.engines.pair import EnginePair
+from pa_middleware.engines.trust import FIRST
+from pa_middleware.scoring.errors import ContextLengthError, UnscorableActionError
+from pa_middleware.scoring.fingerprint import Identified
+from pa_middleware.scoring.generated import Generated, prompt_digest, with_generated
+from pa_middleware.scoring.scorer import ReadsAhead, Step, Submits
+
+Servers = tuple[VLLMServer, VLLMServer]
+Make = Callable[..., EnginePair]
+
+
+@pytest.fixture
+def make(servers: Servers, local: ModelPair) -> Iterator[Make]:
+    with ExitStack() as stack:
+
+        def build(way: Any = "completions", **settings: Any) -> EnginePair:
+            policy, reference = (VLLM(server.url, server.answers.name, way=way) for server in servers)
+            return stack.enter_context(EnginePair(policy, reference, local.tokenizer, **settings))
+
+        yield build
+
+
+def _same(ours: StepScore, theirs: StepScore) -> None:
+    for one, other in zip(ours.candidates, theirs.candidates, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-3)
+        np.testing.assert_allclose(one.token_log_ratios, other.token_log_ratios, atol=1e-4)
+        assert one.policy_log_prob == pytest.approx(other.policy_log_prob, abs=1e-3)
+        assert one.token_ids == other.token_ids
+        assert [(call.name, call.token_count) for call in one.calls] == [
+            (call.name, call.token_count) for call in other.calls
+        ]
+
+
+@pytest.mark.parametrize("way", ["ids", "generate", "completions"])
+def test_scores_are_those_of_the_pair_in_this_process(make: Make, local: ModelPair, way: str) -> None:
+    pair = make(way)
+    steps = [taxi_step(seed, conversation=f"c{seed}" if seed % 2 else None) for seed in range(4)]
+    for ours, theirs in zip(pair.score(steps), local.score(steps), strict=True):
+        _same(ours, theirs)
+
+
+def test_it_is_all_that_a_guard_looks_for_in_a_scorer(make: Make) -> None:
+    pair = make()
+    for protocol in (Scorer, Submits, ReadsAhead, Identified):
+        assert isinstance(pair, protocol)
+    assert (pair.policy_name, pair.reference_name, pair.aggregation, pair.beta) == ("policy", "reference", "sum", 1.0)
+    assert pair.least_margin(8) > 0
+    ids = pair.tokenizer.encode("taxi")
+    assert "".join(pair.token_texts(ids)) == "taxi"
+
+
+def test_settings_mean_what_they_mean_for_a_pair_in_this_process(
+    make: Make, local: ModelPair, servers: Servers
+) -> None:
+    settings: dict[str, Any] = {"beta": 0.5, "aggregation": "mean", "end_of_turn": False}
+    ours = make(**settings).score([taxi_step(1)])
+    theirs = ModelPair(local.policy.model, local.reference.model, local.tokenizer, **settings).score([taxi_step(1)])
+    _same(ours[0], theirs[0])
+
+
+def test_one_step_that_cannot_be_scored_is_an_error_for_whoever_asked_and_nobody_else(make: Make) -> None:
+    pair = make()
+    bad = Step(taxi_step(1).history, [AIMessage("")])
+    futures = [pair.submit([bad]), pair.submit([taxi_step(1)])]
+    with pytest.raises(UnscorableActionError):
+        futures[0].result()
+    assert len(futures[1].result()) == 1
+
+
+def test_too_long_a_prompt_is_refused_or_cut(make: Make) -> None:
+    assert len(make()._fitted(taxi_step(1)).prompt) > 100
+    with pytest.raises(ContextLengthError, match="the pair can read 100"):
+        make(max_length=100).score([taxi_step(1)])
+    [step] = make(max_length=100, overflow="truncate").score([taxi_step(1)])
+    assert all(candidate.truncated for candidate in step.candidates)
+
+
+def test_an_unknown_setting_is_refused_before_any_engine_is_asked(local: ModelPair) -> None:
+    nowhere = VLLM("http://127.0.0.1:9", "x")
+    wrong: dict[str, Any] = {"tolerance": 0.0, "recheck": -1.0, "wait": -1.0, "steps_at_once": 0, "waiting": -1}
+    for name, value in wrong.items():
+        with pytest.raises(ValueError, match=f"{name} is {value!r}; allowed: "):
+            EnginePair(nowhere, nowhere, local.tokenizer, **{name: value})
+    with pytest.raises(ValueError, match="aggregation"):
+        EnginePair(nowhere, nowhere, local.tokenizer, aggregation="most")  # type: ignore[arg-type]
+
+
+def test_fingerprints_tell_models_and_settings_apart_and_not_addresses(make: Make) -> None:
+    one = make().fingerprint()
+    assert one == make().fingerprint()
+    assert one["policy"] != one["reference"]
+    assert make(beta=2.0).fingerprint() != one
+
+
+# What the agent's own generation told
+
+
+def _written(pair: EnginePair, seed: int, off: float = 0.0, **told: Any) -> Step:
+    """A step whose first candidate tells its tokens and log-probs as the policy's server would."""
+    step = taxi_step(seed, candidates=1)
+    [score] = pair.score([step])
+    ids = tuple(pair.tokenizer.encode(ACTION_TEXTS[0], add_special_tokens=False))
+    assert ids == score.candidates[0].token_ids
+    log_probs = tuple(min(0.0, value - off) for value in score.candidates[0].token_log_probs)
+    prompt = prompt_digest(pair.renderer.prompt(step.history, step.tools))
+    generated = Generated(ids, **{"log_probs": log_probs, "prompt": prompt, "model": "policy", **told})
+    return Step(step.history, [with_generated(step.candidates[0], generated)], step.tools)
+
+
+def _requests(servers: Servers, work: Callable[[], object]) -> tuple[int, int]:
+    before = [len(server.asked) for server in servers]
+    work()
+    policy, reference = (len(server.asked) - count for server, count in zip(servers, before, strict=True))
+    return policy, reference
+
+
+def test_once_they_were_found_to_be_true_only_the_reference_is_asked(make: Make, servers: Servers) -> None:
+    pair = make()
+    steps = [_written(pair, seed) for seed in range(FIRST + 2)]
+    counts = [_requests(servers, lambda step=step: pair.score([step])) for step in steps]  # type: ignore[misc]
+    assert counts == [(1, 1)] * FIRST + [(0, 1)] * 2
+    [score] = pair.score([steps[0]])
+    assert not score.candidates[0].retokenized
+
+
+def test_log_probs_that_are_not_those_of_scoring_are_never_used_and_that_is_said_once(
+    make: Make, servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = make()
+    steps = [_written(pair, seed, off=0.5, sampling="temperature=0.5") for seed in range(FIRST + 2)]
+    plain = [pair.score([taxi_step(seed, candidates=1)]) for seed in range(FIRST + 2)]
+    for step, [expected] in zip(steps, plain, strict=True):
+        _same(pair.score([step])[0], expected)
+    [warning] = [record.message for record in caplog.records if "temperature=0.5" in record.message]
+    assert warning.startswith(f"{servers[0].url} tells log-probs")
+    assert "differ by 0.50 nats" in warning
+    honest = [_written(pair, seed) for seed in range(FIRST + 1)]
+    assert [_requests(servers, lambda step=step: pair.score([step]))[0] for step in honest] == [1] * FIRST + [0], (  # type: ignore[misc]
+        "each way of sampling is found out for itself"
+    )
+
+
+def test_log_probs_told_of_another_prompt_or_model_are_not_used(make: Make, servers: Servers) -> None:
+    pair = make()
+    others: list[dict[str, Any]] = [{"prompt": prompt_digest([1])}, {"model": "someone"}]
+    for told in others:
+        steps = [_written(pair, seed, **told) for seed in range(FIRST + 1)]
+        assert [_requests(servers, lambda step=step: pair.score([step]))[0] for step in steps] == [1] * (FIRST + 1)  # type: ignore[misc]
+
+
+# Another model at the same address
+
+
+def test_models_that_are_swapped_later_score_nothing(make: Make, servers: Servers) -> None:
+    pair = make(recheck=0.0)
+    pair.score([taxi_step(1)])
+    policy, reference = (server.model for server in servers)
+    servers[0].answers.model, servers[1].answers.model = reference, policy
+    with pytest.raises(EngineError, match="otherwise than when it was tested"):
+        pair.score([taxi_step(1)])
+    servers[0].answers.model, servers[1].answers.model = policy, reference
+    pair.score([taxi_step(1)])
+
+
+def test_a_known_question_is_asked_again_only_when_its_time_has_come(make: Make, servers: Servers) -> None:
+    rare, often = make(recheck=3600.0), make(recheck=0.0)
+    assert _requests(servers, lambda: rare.score([taxi_step(1, candidates=1)])) == (1, 1)
+    assert _requests(servers, lambda: often.score([taxi_step(1, candidates=1)])) == (2, 2)
+
+
+# Many at once, cancelled ones, forks, and ahead of time
+
+
+def test_many_steps_at_once_get_the_scores_they_get_alone(make: Make, local: ModelPair) -> None:
+    pair = make("completions", steps_at_once=4)
+    steps = [taxi_step(seed % 5, conversation=f"c{seed}") for seed in range(20)]
+
+    async def all_of_them() -> list[list[StepScore]]:
+        return await asyncio.gather(*(asyncio.wrap_future(pair.submit([step])) for step in steps))
+
+    for [ours], theirs in zip(asyncio.run(all_of_them()), local.score(steps), strict=True):
+        _same(ours, theirs)
+
+
+def test_more_steps_than_may_wait_are_refused_at_once_and_the_others_are_scored(make: Make, servers: Servers) -> None:
+    pair = make("generate", steps_at_once=1, waiting=1)
+    entered, go = threading.Event(), threading.Event()
+
+    def hold(path: str, answer: Any) -> Any:
+        entered.set()
+        go.wait(30)
+        return answer
+
+    servers[0].rewrite = hold
+    first = pair.submit([taxi_step(0, candidates=1)])
+    assert entered.wait(30)
+    others = [pair.submit([taxi_step(seed, candidates=1)]) for seed in (1, 2)]
+    done, _ = wait(others, return_when=FIRST_COMPLETED)
+    [refused] = done
+    with pytest.raises(EngineUnavailableError, match="wait for this engine already"):
+        refused.result()
+    go.set()
+    [waited] = [future for future in others if future is not refused]
+    assert [len(future.result()) for future in (first, waited)] == [1, 1]
+
+
+def test_a_cancelled_step_is_not_waited_for(make: Make, servers: Servers) -> None:
+    pair = make()
+    entered, go = threading.Event(), threading.Event()
+
+    def hold(path: str, answer: Any) -> Any:
+        entered.set()
+        go.wait(30)
+        return answer
+
+    servers[0].rewrite = hold
+    future = pair.submit([taxi_step(1)])
+    assert entered.wait(30)
+    assert future.cancel()
+    pair.close()  # returns although the server holds the request
+    go.set()
+
+
+def test_a_forked_child_connects_for_itself(make: Make) -> None:
+    pair = make()
+    [expected] = pair.score([taxi_step(1)])
+    child = os.fork()
+    if not child:
+        try:
+            [score] = pair.score([taxi_step(1)])
+            os._exit(0 if score.candidates[0].score == expected.candidates[0].score else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert pair.score([taxi_step(1)])[0].candidates[0].score == pytest.approx(expected.candidates[0].score, abs=1e-4)
+
+
+def test_a_prompt_that_was_read_ahead_is_not_read_again(make: Make, servers: Servers) -> None:
+    pair = make("generate")
+    steps = [taxi_step(seed, candidates=1, conversation="c") for seed in (1, 2)]
+    asked = [len(server.asked) for server in servers]
+    pair.read_ahead(steps[0].history, steps[0].tools, conversation="c")
+    while pair._ahead:
+        wait(list(pair._ahead.values()))
+    assert [len(server.asked) - count for server, count in zip(servers, asked, strict=True)] == [1, 1]
+    before = [server.model.read for server in servers]
+    pair.score([steps[0]])
+    after = [server.model.read - count for server, count in zip(servers, before, strict=True)]
+    assert max(after) < len(pair._fitted(steps[0]).prompt) / 2
+
+
+def test_engines_that_keep_nothing_are_not_asked_to_read_ahead(make: Make, servers: Servers) -> None:
+    pair, step = make("completions"), taxi_step(1)
+    asked = _requests(servers, lambda: pair.read_ahead(step.history, step.tools, conversation="c"))
+    assert asked == (0, 0)
+    assert not pair._ahead
+
+
+def test_a_closed_pair_scores_no_more(make: Make) -> None:
+    pair = make()
+    pair.close()
+    pair.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        pair.score([taxi_step(1)])
