@@ -31,7 +31,7 @@ from pa_middleware.scoring.model_keys import model_key
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.turn_ends import turn_ends
 from pa_transformers.drawn import Drawn
-from pa_transformers.prompt_cache import PromptReader
+from pa_transformers.prompt_cache import CACHE_BYTES, PromptReader
 from pa_transformers.tool_calls import parse_tool_calls
 
 
@@ -61,6 +61,9 @@ class LocalChatModel(BaseChatModel):
     max_new_tokens: int = Field(default=256, ge=1)
     template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """More arguments of the chat template, such as `enable_thinking=False`; the pair that scores needs the same."""
+    cache_bytes: int = Field(default=CACHE_BYTES, ge=0)
+    """For keys and values of earlier prompts, so that conversations which take turns are not read again; the latest
+    prompt is kept whatever its size."""
     seed: int | None = None
     """Makes the run of draws from one instance repeatable; None draws anew each time."""
 
@@ -74,7 +77,7 @@ class LocalChatModel(BaseChatModel):
         super().model_post_init(context)
         self.model.train(False)
         self._renderer = Renderer(self.tokenizer, template_kwargs=self.template_kwargs)
-        self._prompts = PromptReader(self.model)
+        self._prompts = PromptReader(self.model, self.cache_bytes)
         self._stop_ids = turn_ends(self.model, self.tokenizer)
         if not self._stop_ids:
             raise ValueError("neither the model's generation config nor its tokenizer names an end-of-turn token")

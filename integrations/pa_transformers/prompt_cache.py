@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 CACHE_BYTES = 1 << 30
+"""One GiB."""
 _MOST = 64
 """Prompts that are kept at most: each is compared with the next one."""
 
@@ -76,13 +77,12 @@ class PromptReader:
         if not self._reusable:
             return None
         ids = tuple(prompt)
-        kept = self._kept
-        alike = max(kept, key=lambda read: common_length(ids, read.ids), default=None)
-        shared = 0 if alike is None else common_length(ids, alike.ids)
-        if alike is not None and alike.ids[:shared] == ids and len(alike.ids) == shared:
-            self._keep(kept, alike)
-            return alike
-        shared = min(shared, len(ids) - 1)
+        known = next((read for read in self._kept if read.ids == ids), None)
+        if known is not None:
+            self._keep(known)
+            return known
+        alike = max(self._kept, key=lambda read: common_length(ids, read.ids), default=None)
+        shared = 0 if alike is None else min(len(ids) - 1, common_length(ids, alike.ids))
         past = None
         if alike is not None and shared:
             past = _cache((key[:, :, :shared], value[:, :, :shared]) for key, value in alike.layers)
@@ -97,15 +97,25 @@ class PromptReader:
             self._reusable = False
             return None
         read = ReadPrompt(ids, layers, output.logits[0, -1])
-        self._keep(self._kept, read, *([alike] if alike is not None and shared else []))
+        self._keep(read)
         return read  # not what is kept: another thread may have put its own there
 
-    def _keep(self, kept: Sequence[ReadPrompt], *used: ReadPrompt) -> None:
-        """Keep those used, the first of them anyway, and of the others as many as there is room for.
+    def _keep(self, latest: ReadPrompt) -> None:
+        """Keep this one, and as many of the others as there is room for, those used last first.
 
-        A prompt that the first one goes on from is not kept: all of it is in there.
+        One that the latest goes on from is dropped: all of it is in there.
         """
-        first, *rest = dict.fromkeys(used + tuple(kept))
+        kept, room = [latest], self._cache_bytes - latest.size
+        for read in self._kept:
+            if read is latest or latest.ids[: len(read.ids)] == read.ids:
+                continue
+            room -= read.size
+            if room < 0 or len(kept) == _MOST:
+                break
+            kept.append(read)
+        self._kept = tuple(kept)
+
+
 def _cache(layers: Any) -> DynamicCache:
     from transformers import DynamicCache
 

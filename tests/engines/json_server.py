@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+
+from engines.hanging_up import HangingUp, Quiet
 
 
 class Refusal(Exception):
@@ -36,74 +35,32 @@ class JsonServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return self._http.url
 
     def __enter__(self) -> Self:
-        self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.front = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        self._http = HangingUp(self, _Handler)
+        self._serving = self._http.serving()
+        self._serving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.shutdown()
-        self._http.hang_up()
-        self._http.server_close()
-        self._thread.join()
+        self._serving.__exit__(None, None, None)
 
 
-class _Server(ThreadingHTTPServer):
-    front: JsonServer
-    daemon_threads = False
-
-    def __init__(self, *args: Any) -> None:
-        self._open: set[socket.socket] = set()
-        super().__init__(*args)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def hang_up(self) -> None:
-        # Threads wait on connections that clients keep open.
-        for request in list(self._open):
-            try:
-                request.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Headers and body are two writes: without this the second waits for the client's delayed acknowledgement.
-    disable_nagle_algorithm = True
-    server: _Server
-
+class _Handler(Quiet):
     def do_GET(self) -> None:
         self._answer(lambda: self.server.front.get(self.path))
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         self.server.front.asked.append((self.path, body))
         self._answer(lambda: self.server.front.rewrite(self.server.front.post(self.path, body)))
 
-    def _answer(self, make: Any) -> None:
+    def _answer(self, make: Callable[[], Any]) -> None:
         try:
             status, answer = 200, make()
         except Refusal as error:
             status, answer = error.status, {"error": {"message": str(error), "code": error.status}}
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class names it so)
-        """Silent."""
+        self.send(status, json.dumps(answer).encode())

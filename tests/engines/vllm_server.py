@@ -7,13 +7,11 @@ with VLLMServer(model, tokenizer, name="policy") as server:
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from engines.hanging_up import HangingUp, Quiet
 from engines.served_model import Faults, ServedModel
 from engines.vllm_answers import Answers, Refusal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,67 +53,25 @@ class VLLMServer:
         """What becomes of an answer before it is sent, given its path."""
 
     def __enter__(self) -> VLLMServer:
-        self._http = _Server(("127.0.0.1", 0), _Handler)
-        self._http.front = self
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        self._http = HangingUp(self, _Handler)
+        self._serving = self._http.serving()
+        self._serving.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.shutdown()
-        self._http.hang_up()
-        self._http.server_close()
-        self._thread.join()
-
-    @property
-    def port(self) -> int:
-        return int(self._http.server_address[1])
+        self._serving.__exit__(None, None, None)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self._http.url
 
     def paths(self) -> Sequence[str]:
         return [path for path, _ in self.asked]
 
 
-class _Server(ThreadingHTTPServer):
-    front: VLLMServer
-    daemon_threads = False
-    request_queue_size = 128
-
-    def __init__(self, *args: Any) -> None:
-        self._open: set[socket.socket] = set()
-        super().__init__(*args)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may hang up."""
-
-    def hang_up(self) -> None:
-        # Threads wait on connections that clients keep open.
-        for request in list(self._open):
-            try:
-                request.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    # Headers and body are two writes: without this the second waits for the client's delayed acknowledgement.
-    disable_nagle_algorithm = True
-    server: _Server
-
+class _Handler(Quiet):
     def do_GET(self) -> None:
         match self.path:
             case "/v1/models":
@@ -129,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         front = self.server.front
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         front.asked.append((self.path, body))
         try:
             match self.path:
@@ -149,12 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, answer: Any, kind: str = "application/json") -> None:
         if status == 200:
             answer = self.server.front.rewrite(self.path, answer)
-        data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.send(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode(), kind)
 
     def _send_chat(self, body: dict[str, Any], answer: dict[str, Any]) -> None:
         if not body.get("stream"):
@@ -164,6 +115,3 @@ class _Handler(BaseHTTPRequestHandler):
         events = [json.dumps(chunk) for chunk in self.server.front.answers.chunks(answer, usage=usage)]
         data = "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
         self._send(200, data.encode(), "text/event-stream")
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class names it so)
-        """Silent."""

@@ -93,6 +93,79 @@ def test_a_prompt_that_differs_in_its_first_token_shares_nothing(tiny: Build) ->
     assert seen == [11, 11]
 
 
+def test_conversations_that_take_turns_read_only_what_is_new_to_each(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader, seen = PromptReader(model), _forwarded(model)
+    system, talks = list(range(10)), [[first] * 5 for first in (20, 30, 40)]
+    for _ in range(3):
+        for talk in talks:
+            reader.read([*system, *talk])
+            talk += [talk[0], talk[0]]
+    assert seen == [15, 5, 5] + [2] * 6
+
+
+def test_a_prompt_goes_on_from_the_one_that_shares_most(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader, seen = PromptReader(model), _forwarded(model)
+    prompt = list(range(20))
+    for shared in (18, 12, 15):
+        reader.read([*prompt[:shared], *[30 + shared] * 9])
+    torch.testing.assert_close(_logits(reader, prompt), _naive(model, prompt), atol=1e-4, rtol=1e-4)
+    assert seen[3] == 2
+
+
+def _room_for(model: PreTrainedModel, *lengths: int) -> int:
+    """Bytes of prompts of so many tokens."""
+    reads = [PromptReader(model).read([1] * length) for length in lengths]
+    return sum(read.size for read in reads if read is not None)
+
+
+def test_bytes_kept_are_those_of_keys_values_and_logits(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    read = PromptReader(model).read(list(range(11)))
+    assert read is not None
+    config = model.config
+    heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
+    assert read.size == 4 * (config.num_hidden_layers * 2 * heads * width * 11 + config.vocab_size)
+
+
+def test_where_room_is_short_the_prompt_used_least_recently_goes(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader = PromptReader(model, _room_for(model, 10, 10))
+    seen = _forwarded(model)
+    one, two, three = ([first] * 10 for first in (1, 2, 3))
+    for prompt in (one, two, one, three):  # `three` takes the place of `two`
+        reader.read(prompt)
+    for prompt in (three, one):
+        reader.read(prompt)
+    assert seen == [10, 10, 10]
+    reader.read(two)
+    assert seen == [10, 10, 10, 10]
+
+
+@pytest.mark.parametrize("missing", [1, 10**6])
+def test_the_latest_prompt_is_kept_though_it_is_too_large_and_nothing_else(tiny: Build, missing: int) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader = PromptReader(model, max(0, _room_for(model, 10, 12) - missing))
+    seen = _forwarded(model)
+    small, large = [1] * 10, [2] * 12
+    for prompt in (small, large, large, small):
+        reader.read(prompt)
+    assert seen == [10, 12, 10]
+
+
+def test_a_prompt_that_another_goes_on_from_takes_no_room(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader = PromptReader(model, _room_for(model, 10, 14))
+    seen = _forwarded(model)
+    other, talk = [9] * 10, list(range(12))
+    reader.read(other)
+    for length in (10, 12, 14):
+        reader.read([*talk, 1, 1][:length])
+    reader.read(other)
+    assert seen == [10, 10, 2, 2]
+
+
 @pytest.mark.parametrize("architecture", SLIDING)
 def test_a_sliding_window_is_never_shared_nor_read_in_vain(tiny: Build, architecture: str) -> None:
     model = tiny(architecture, VOCABULARY)
