@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pa_middleware.attribute_command import attribute
 from pa_middleware.calibrate_command import calibrate
+from pa_middleware.check_engines_command import check_engines
 from pa_middleware.doctor_command import doctor
 from pa_middleware.evaluate_command import evaluate
 from pa_middleware.gain_command import gain
@@ -36,6 +37,7 @@ def start() -> None:
 
 app.command()(attribute)
 app.command()(calibrate)
+app.command(name="check-engines")(check_engines)
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(gain)

@@ -100,8 +100,12 @@ class Examination:
     async def _writes(self) -> Found:
         try:
             sampled = await self._source.sample(self._asked.prompt, SAMPLED, temperature=1.0)
-        except EngineError as error:
-            return "not checked", str(error).rstrip("."), ""
+        except EngineError as error:  # nothing else tells rows that are off by one from others
+            return (
+                "failed",
+                str(error).rstrip("."),
+                "Without tokens of its own there is no telling whether it scores right",
+            )
         scored = await self._scored(sampled.ids)
         apart = furthest(scored, sampled.log_probs)
         found = f"apart by up to {apart:.2g} nats over {len(scored)} tokens"

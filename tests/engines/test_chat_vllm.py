@@ -12,25 +12,26 @@ import numpy as np
 import openai
 import pytest
 from engines.vllm_server import VLLMServer
-from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, message_chunk_to_message
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import Runnable
-from pa_demos.taxi.agent import build_agent, first_messages, shown
+from pa_demos.taxi.agent import first_messages
 from pa_demos.taxi.environment import Taxi
 from pa_demos.taxi.prompt import TOOLS
 from pa_openai import ManyDraws
-from pa_vllm import VLLM
 from pa_vllm.chat import ChatVLLM
+from pa_vllm.written import written_by
 
-from pa_middleware import Guard, ModelPair, Rules
-from pa_middleware.engines.pair import EnginePair
+from pa_middleware import ModelPair, Step
 from pa_middleware.guard.drawing import Together, together
 from pa_middleware.scoring.causal_lm import CausalLM
+from pa_middleware.scoring.exact import ExactIds
+from pa_middleware.scoring.fitting import fit
 from pa_middleware.scoring.generated import Generated, generated_of, prompt_digest
 from pa_middleware.scoring.messages import reasoning_of
+from pa_middleware.scoring.told import told_by
 
-SHOWN = first_messages(Taxi(seed=3))
+SHOWN: list[BaseMessage] = [*first_messages(Taxi(seed=3))]
 WAYS = ("invoke", "ainvoke", "stream", "astream", "streaming")
 
 Make = Callable[..., ChatVLLM]
@@ -64,7 +65,7 @@ def make(server: VLLMServer, client: httpx.Client) -> Make:
         # No connection is kept, so that none is left open by a loop that ends.
         alone = httpx.AsyncClient(verify=False, limits=httpx.Limits(max_keepalive_connections=0))
         fixed: dict[str, Any] = {"model": "policy", "api_key": "none", "max_retries": 0, "max_tokens": 24, "seed": 1}
-        clients = {"http_client": client, "http_async_client": alone}
+        clients: dict[str, Any] = {"http_client": client, "http_async_client": alone}
         return ChatVLLM(base_url=f"{server.url}/v1", **clients, **{**fixed, **settings})
 
     return build
@@ -139,8 +140,7 @@ def test_a_message_without_calls_tells_them_too(make: Make, local: ModelPair, wa
 
 def test_each_of_several_answers_tells_its_own(make: Make, local: ModelPair) -> None:
     model = make()
-    [answers] = model.generate([SHOWN], n=4, tools=model.bind_tools(TOOLS).kwargs["tools"]).generations  # type: ignore[attr-defined]
-    told = [_check(answer.message, local) for answer in answers]  # type: ignore[attr-defined]
+    told = [_check(answer.message, local) for answer in model._generate(SHOWN, n=4, tools=TOOLS).generations]
     assert len({each.ids for each in told}) > 1
     assert len({(each.prompt, each.sampling) for each in told}) == 1
 
@@ -189,15 +189,13 @@ def test_what_the_caller_says_of_the_request_holds(make: Make, server: VLLMServe
         ({"extra_body": {"top_k": 20, "min_p": 0.1, "request_id": "a"}}, {}, "min_p=0.1,top_k=20"),
         ({"presence_penalty": 0.5}, {"tool_choice": "auto"}, "presence_penalty=0.5"),
         ({"extra_body": {"repetition_penalty": 1.2}}, {"extra_body": {"min_tokens": 2}}, "min_tokens=2"),
-        ({"logit_bias": {"5": 1}}, {"response_format": {"type": "text"}}, "logit_bias=4fc2f4d5"),
+        ({"logit_bias": {"5": 1}}, {}, "logit_bias=db897329"),
     ],
 )
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_it_is_told_how_the_request_had_the_model_sample(
     make: Make, settings: dict[str, Any], bound: dict[str, Any], sampling: str, way: str
 ) -> None:
-    if "response_format" in bound and way == "stream":
-        pytest.skip("the client streams no form")
     told = _told(_ask(make(**{"max_tokens": 3, **settings}).bind(**bound), way))
     assert told.sampling == sampling
     assert len(told.log_probs) == len(told.ids)
@@ -210,12 +208,12 @@ def test_it_is_told_how_the_request_had_the_model_sample(
         {"tool_choice": {"type": "function", "function": {"name": "move"}}},
         {"response_format": {"type": "json_object"}},
         {"extra_body": {"structured_outputs": {"choice": ["yes", "no"]}}},
-        {"tools": [{"type": "function", "function": {"name": "move", "parameters": {}, "strict": True}}]},
+        {"tools": [{**tool, "function": {**tool["function"], "strict": True}} for tool in TOOLS]},
     ],
 )
 def test_no_log_probs_are_told_where_the_model_is_held_to_a_form(make: Make, bound: dict[str, Any]) -> None:
-    told = _told(_ask(make(max_tokens=3).bind(**bound)))
-    assert (len(told.ids), told.log_probs) == (3, ())
+    told = _told(_ask(make(max_tokens=60).bind(**bound)))
+    assert told.log_probs == ()
 
 
 def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -275,7 +273,7 @@ def test_a_message_whose_tokens_are_not_known_tells_nothing(
         _log_prob(0.5),
         _log_prob(-9999.0),
         _log_prob(None),
-        _log_prob("-1"),
+        _log_prob(float("nan")),
     ],
 )
 def test_log_probs_that_cannot_be_relied_on_are_left_out_and_the_tokens_told(
@@ -286,6 +284,13 @@ def test_log_probs_that_cannot_be_relied_on_are_left_out_and_the_tokens_told(
     server.rewrite = _rewriting(change)
     told = _told(_ask(model, way))
     assert (told.ids, told.log_probs, told.prompt) == (expected.ids, (), expected.prompt)
+
+
+@pytest.mark.parametrize("content", [3, [3], "x", {}])
+def test_log_probs_in_another_form_are_left_out(content: Any) -> None:
+    written = written_by({"choices": [{"token_ids": [5], "logprobs": {"content": content}}]})
+    assert written is not None
+    assert written.generated("", raw=True) == Generated((5,))
 
 
 def test_an_answer_that_tells_no_prompt_or_model_is_nobodys(make: Make, server: VLLMServer) -> None:
@@ -304,6 +309,12 @@ def test_a_stream_that_leaves_tokens_out_or_mixes_answers_tells_nothing(
     message = _ask(make().bind_tools(TOOLS), "stream")
     assert message.tool_calls
     assert generated_of(message) is None
+
+
+def test_a_stream_without_an_answer_is_the_error_that_it_is_without_this(make: Make, server: VLLMServer) -> None:
+    server.rewrite = lambda path, answer: b"data: [DONE]\n\n"
+    with pytest.raises(ValueError, match="No generation chunks"):
+        _ask(make(), "stream")
 
 
 def test_a_stream_that_is_not_counted_tells_nothing(make: Make) -> None:
@@ -356,30 +367,10 @@ def test_openais_other_protocol_is_left_alone(make: Make, server: VLLMServer) ->
     assert not {"logprobs", "return_token_ids"} & body.keys()
 
 
-def _asked_to_score(server: VLLMServer) -> int:
-    return sum(path == "/v1/completions" for path in server.paths())
-
-
-def test_a_pair_on_the_same_server_soon_asks_it_nothing_more(make: Make, server: VLLMServer, local: ModelPair) -> None:
-    taxi = Taxi(seed=3)
-    model: BaseChatModel = make(max_tokens=24)
-    with (
-        VLLMServer(local.reference.model, local.tokenizer, name="reference") as other,
-        EnginePair(
-            VLLM(server.url, "policy", way="completions"),
-            VLLM(other.url, "reference", way="completions"),
-            local.tokenizer,
-            recheck=1000.0,
-        ) as pair,
-    ):
-        before = _asked_to_score(server), _asked_to_score(other)
-        guard = Guard(pair, Rules(mode="shadow"), history=shown)
-        state = (
-            guard.install(build_agent(model, taxi))
-            .compile()
-            .invoke({"messages": first_messages(taxi)}, {"recursion_limit": 40})
-        )
-        steps = len(state["pa"])
-        assert steps > 4
-        asked = _asked_to_score(server) - before[0], _asked_to_score(other) - before[1]
-    assert asked[0] < asked[1] == steps
+def test_a_pair_whose_policy_is_this_model_finds_nothing_to_ask_it(make: Make, local: ModelPair) -> None:
+    message = _ask(make().bind_tools(TOOLS))
+    step = Step(SHOWN, [message, AIMessage("Hello")], TOOLS)
+    exact = ExactIds(local.tokenizer, ends=[_told(message).ids[-1]], end_of_turn=True)
+    fitted = fit(exact.put(local.renderer.render(step), step), None, "error")
+    assert told_by("policy", fitted) == {fitted.queries[0]: _told(message)}
+    assert told_by("reference", fitted) == {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,36 +28,25 @@ _VLLM = {
 
 
 @contextmanager
-def serving(
-    command: Sequence[str], url: str, folder: Path, *, variables: Mapping[str, str] | None = None, ready: str = "/health"
-) -> Iterator[str]:
-    """The URL of the server that the command starts, once its path `ready` answers. Its log is in the folder."""
-    log = folder / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **(variables or {})},
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        try:
-            for _ in range(PATIENCE * 2):
-                if process.poll() is not None or _answers(url + ready):
-                    break
-                threading.Event().wait(0.5)
-            if process.poll() is not None or not _answers(url + ready):
-                raise AssertionError(log.read_text(encoding="utf-8", errors="replace")[-_PRINTED:])
-            yield url
-        finally:
-            _end(process)
+def vllm(python: str, model: Path, name: str, folder: Path, *options: str) -> Iterator[str]:
+    """The URL of a vLLM server on the CPU in float32, with all that the cheapest way of asking needs.
 
-
-def vllm(
-    python: str, model: Path, name: str, folder: Path, *options: str, address: int | None = None
-) -> tuple[list[str], str]:
-    """The command that has vLLM serve a model in float32, and where it will be."""
+    Args:
+        python: of the environment that has vLLM.
+        model: checkpoint folder.
+        name: to serve it under.
+        folder: of its own, for the log.
+        options: more of the server's.
+    """
+    port = free_port()
+    command = [
+        *(str(Path(python).absolute()), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
+        *("--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)),
+        *("--dtype", "float32", "--enforce-eager", "--enable-scale-out", "--enable-prompt-tokens-details"),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes", *options),
+    ]
+    with serving(command, f"http://127.0.0.1:{port}", folder, variables=_VLLM) as url:
+        yield url
 
 
 def _answers(url: str) -> bool:
