@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pa_middleware.engines.pair import EnginePair
     from pa_middleware.guard import Decision, Guard, GuardError, GuardState, Rules, RulesError
     from pa_middleware.scoring.errors import ScoringError
     from pa_middleware.scoring.lora import LoraPair
@@ -20,6 +21,7 @@ _HOME = {
     "CallScore": "scoring.scorer",
     "CandidateScore": "scoring.scorer",
     "Decision": "guard",
+    "EnginePair": "engines.pair",
     "Guard": "guard",
     "GuardError": "guard",
     "GuardState": "guard",
@@ -38,6 +40,7 @@ __all__ = [
     "CallScore",
     "CandidateScore",
     "Decision",
+    "EnginePair",
     "Guard",
     "GuardError",
     "GuardState",

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from engines.vllm_server import VLLMServer
+from pa_demos.taxi.episode import PAIR
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from pa_middleware.cli import app
 
 README = Path(__file__).parents[1] / "README.md"
-TEXTS = [README, *(README.parent / "docs" / name for name in ("choosing.md", "debugging.md", "evaluating.md"))]
+TEXTS = [
+    README,
+    *(README.parent / "docs" / name for name in ("choosing.md", "debugging.md", "engines.md", "evaluating.md")),
+]
+ENGINES = {8001: "policy", 8002: "reference"}
 BLOCKS = [
     block
     for text in TEXTS
@@ -26,11 +34,22 @@ def test_every_python_block_runs_in_the_order_a_reader_would_run_them(
     namespace: dict[str, object] = {"__name__": "readme"}
     blocks = [code for language, code in BLOCKS if language == "python"]
     assert len(blocks) >= 5
-    for code in blocks:
-        exec(compile(code, "README.md", "exec"), namespace)
+    with ExitStack() as stack:
+        for code in blocks:
+            exec(compile(_with_engines(code, stack), "README.md", "exec"), namespace)
     shown = CliRunner().invoke(app, ["trace", "traces/readme.jsonl"])
     assert shown.exit_code == 0, shown.output
     assert "fare 5" in shown.output
+
+
+def _with_engines(code: str, stack: ExitStack) -> str:
+    """The block with the addresses of engines that run: of the taxi's pair, instead of a reader's own."""
+    for port, role in ENGINES.items():
+        if f"127.0.0.1:{port}" in code:
+            model = AutoModelForCausalLM.from_pretrained(PAIR / role)
+            server = VLLMServer(model, AutoTokenizer.from_pretrained(PAIR / role), name=role)
+            code = code.replace(f"http://127.0.0.1:{port}", stack.enter_context(server).url)
+    return code
 
 
 def test_every_console_command_exists() -> None:

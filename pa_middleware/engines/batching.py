@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,7 @@ class _Waiting(Generic[Item, Answer]):
     item: Item
     since: float
     answer: asyncio.Future[Answer]
+    context: Context = field(default_factory=copy_context)
 
 
 class MicroBatches(Generic[Item, Answer]):
@@ -28,15 +30,16 @@ class MicroBatches(Generic[Item, Answer]):
 
     A batch leaves as soon as there is a slot for it and it is full, or its oldest item has waited `wait` for company.
     While all slots are taken items collect. Keys take turns, one item each, so that an item of a key that has no other
-    waits for no more than one item of every other key.
+    waits for no more than one item of every other key. Items of one key leave in the order they came.
 
     Args:
-        run: answers a batch, in order. If it fails with several items their batch is taken apart and each is run alone,
-            so that one bad item does not fail the others; an engine that cannot be had is not asked again.
+        run: answers a batch, in order; it runs in the context of the batch's first item. If it fails with several items
+            their batch is taken apart and each is run alone, so that one bad item does not fail the others; an engine
+            that cannot be had is not asked again.
         size: most items of a batch.
         wait: seconds, 0 or more.
         in_flight: batches at once.
-        waiting: items that may wait.
+        waiting: items that may wait for a slot.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class MicroBatches(Generic[Item, Answer]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def put(self, key: Hashable, item: Item) -> Answer:
-        """The answer to an item.
+        """The answer to an item. Whoever is cancelled takes the item back, or a batch that is nobody else's.
 
         Args:
             key: whose it is.
@@ -89,15 +92,18 @@ class MicroBatches(Generic[Item, Answer]):
             self._timer = None
         loop = asyncio.get_running_loop()
         while self._free and self._count:
-            due = min(queue[0].since for queue in self._queues.values()) + self._wait
-            if self._count < self._size and self._wait and loop.time() < due:
-                self._timer = loop.call_at(due, self._leave)
+            if self._count < self._size and self._wait:
+                due = min(queue[0].since for queue in self._queues.values()) + self._wait
+                if loop.time() < due:
+                    self._timer = loop.call_at(due, self._leave)
+                    return
+            batch = self._taken()
+            if not batch:
                 return
             self._free -= 1
-            batch = self._taken()
-            task = loop.create_task(self._answer(batch))
+            task = loop.create_task(self._answer(batch), context=batch[0].context)
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, batch))
             stop = partial(_stop_if_nobody_waits, batch, task)
             for entry in batch:
                 entry.answer.add_done_callback(stop)
@@ -107,13 +113,18 @@ class MicroBatches(Generic[Item, Answer]):
         batch: list[_Waiting[Item, Answer]] = []
         while self._count and len(batch) < self._size:
             key, queue = self._queues.popitem(last=False)
-            batch.append(queue.popleft())
+            entry = queue.popleft()
             self._count -= 1
+            if not entry.answer.done():  # else it was cancelled in this very turn of the loop
+                batch.append(entry)
             if queue:
                 self._queues[key] = queue  # behind all others
         return batch
 
     def _drop(self, entry: _Waiting[Item, Answer]) -> None:
+        """Forget an item that nobody wants any more."""
+        if entry.answer.done() and not entry.answer.cancelled():
+            entry.answer.exception()  # there is nobody left to be told, which is no mistake to be logged
         queue = self._queues.get(entry.key)
         if queue is not None and entry in queue:
             queue.remove(entry)
@@ -121,32 +132,51 @@ class MicroBatches(Generic[Item, Answer]):
             if not queue:
                 del self._queues[entry.key]
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, batch: Sequence[_Waiting[Item, Answer]], task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        for entry in batch:
+            if not entry.answer.done():
+                entry.answer.set_exception(EngineUnavailableError("what was asked was given up before it was answered"))
         self._free += 1
         self._leave()
 
     async def _answer(self, batch: Sequence[_Waiting[Item, Answer]]) -> None:
+        error = await self._asked(batch)
+        if error is None:
+            return
+        for entry in batch:
+            if entry.answer.done():  # cancelled
+                continue
+            if len(batch) > 1 and not isinstance(error, EngineUnavailableError):
+                alone = await self._asked([entry])
+                if alone is None:
+                    continue
+                _fail(entry, alone)
+                if isinstance(alone, EngineUnavailableError):
+                    error = alone
+            else:
+                _fail(entry, error)
+
+    async def _asked(self, batch: Sequence[_Waiting[Item, Answer]]) -> Exception | None:
+        """Have a batch answered; what went wrong with it, if anything did."""
         try:
             answers = _counted(await self._run([entry.item for entry in batch]), len(batch))
         except Exception as error:  # noqa: BLE001 - it is raised where the item was put
-            if len(batch) > 1 and not isinstance(error, EngineUnavailableError):
-                for entry in batch:
-                    if not entry.answer.done():
-                        await self._answer([entry])
-                return
-            for entry in batch:
-                if not entry.answer.done():
-                    entry.answer.set_exception(error)
-            return
+            return error
         for entry, answer in zip(batch, answers, strict=True):
             if not entry.answer.done():
                 entry.answer.set_result(answer)
+        return None
 
 
 def _stop_if_nobody_waits(batch: Sequence[_Waiting[Any, Any]], task: asyncio.Task[None], _: object) -> None:
     if all(entry.answer.cancelled() for entry in batch):
         task.cancel()
+
+
+def _fail(entry: _Waiting[Any, Any], error: Exception) -> None:
+    if not entry.answer.done():
+        entry.answer.set_exception(error)
 
 
 def _counted(answers: Sequence[Answer], count: int) -> Sequence[Answer]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from pa_middleware.engines.settings import positive, whole
+
 
 class Breaker:
     """Used on one event loop.
 
     Closed, it lets every call through. After `failures` failed calls in a row it is open for `cooldown` seconds and
-    lets none through; then it lets one through, and that one's outcome closes it or opens it again.
+    lets none through; then it lets one through, the trial, whose outcome closes it or opens it again. Calls that began
+    before it opened and end after that change nothing, unless they are answered: that closes it.
 
     Args:
         failures: at least 1.
@@ -24,39 +27,36 @@ class Breaker:
     def __init__(
         self, *, failures: int = 5, cooldown: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        if failures < 1:
-            raise ValueError(f"failures is {failures!r}; allowed: a whole number from 1 on")
-        if not cooldown > 0:
-            raise ValueError(f"cooldown is {cooldown!r}; allowed: seconds, more than 0")
-        self._most, self._cooldown, self._clock = failures, cooldown, clock
+        self._most, self._cooldown = whole("failures", failures, 1), positive("cooldown", cooldown)
+        self._clock = clock
         self._failed = 0
         self._until = 0.0
         self._trial = False
 
     def remaining(self) -> float:
-        """Seconds until a call is let through; 0 if one is now."""
+        """Seconds until a call is let through; 0 if one is now. While the trial runs, as if it were to fail now."""
         if self._failed < self._most:
             return 0.0
-        left = self._until - self._clock()
-        if left > 0:
-            return left
-        return self._cooldown if self._trial else 0.0
+        return self._cooldown if self._trial else max(0.0, self._until - self._clock())
 
-    def begin(self) -> None:
-        """A call was let through."""
-        if self._failed >= self._most:
-            self._trial = True
+    def begin(self) -> bool:
+        """A call was let through; whether it is the trial."""
+        self._trial = self._failed >= self._most
+        return self._trial
 
     def succeeded(self) -> None:
-        """It was answered."""
+        """A call was answered."""
         self._failed, self._trial = 0, False
 
-    def failed(self) -> None:
-        """It was not."""
-        self._failed, self._trial = self._failed + 1, False
+    def failed(self, *, trial: bool) -> None:
+        """A call was not answered."""
+        if self._failed >= self._most and not trial:
+            return
+        self._failed += 1
         if self._failed >= self._most:
-            self._until = self._clock() + self._cooldown
+            self._until, self._trial = self._clock() + self._cooldown, False
 
-    def dropped(self) -> None:
-        """Whoever made it wants no answer any more, which says nothing of the engine."""
-        self._trial = False
+    def dropped(self, *, trial: bool) -> None:
+        """Whoever made a call wants no answer any more, which says nothing of the engine."""
+        if trial:
+            self._trial = False

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from pa_middleware.engines.address import server_root, token_of
+from pa_middleware.engines.answers import SHOWN, parsed, reason, redirected_to, retry_after
 from pa_middleware.engines.breaker import Breaker
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError, EngineUnavailableError
+from pa_middleware.engines.settings import positive, whole
 
 MEBIBYTE = 1 << 20
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 """Statuses of an engine that may answer another time. Scoring changes nothing, so a request may be repeated."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
-_SHOWN = 200
-"""Characters of an answer that an error shows."""
+_IDLE = 4.0
+"""Seconds that an unused connection is kept; uvicorn closes it after 5 s, under a request that just left if need be."""
 
 
 class _TryAgainError(Exception):
@@ -40,11 +41,12 @@ class Client:
 
     Args:
         url: of the server: scheme, host, port, path prefix if any; a trailing `/v1` is left out.
-        auth_env: environment variable that holds a bearer token.
+        auth_env: environment variable that holds a bearer token; no error, log or `repr` ever shows it.
         timeout: seconds that one call may take, with all that it waits and all its attempts.
         connect_timeout: seconds for connecting.
-        attempts: most attempts of one call.
-        in_flight: requests at once.
+        attempts: most attempts of one call. They are apart by up to 0.1 s, then up to twice that, and so on, on top of
+            what a Retry-After asks for; one that could only come after `timeout` is not waited for.
+        in_flight: calls at once; one that waits for its next attempt is among them.
         waiting: calls that may wait for one of these; beyond it a call fails at once.
         most_request_bytes: of a body; longer ones are not sent.
         most_response_bytes: of an answer; longer ones are not read.
@@ -74,35 +76,19 @@ class Client:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        for name, value, least in (
-            ("timeout", timeout, 0),
-            ("connect_timeout", connect_timeout, 0),
-            ("most_request_bytes", most_request_bytes, 0),
-            ("most_response_bytes", most_response_bytes, 0),
-            ("attempts", attempts, 0),
-            ("in_flight", in_flight, 0),
-            ("waiting", waiting, -1),
-        ):
-            if not value > least:
-                raise ValueError(f"{name} is {value!r}; allowed: more than {least}")
-        self.url = _root(url)
+        self.url = server_root(url)
         """Of the server, without any secret."""
-        self._token = None if auth_env is None else _token(auth_env)
-        self._timeout, self._connect_timeout, self._verify = timeout, connect_timeout, verify
-        self._most_waiting, self._waiting, self._in_flight = waiting, 0, in_flight
-        self._most_request, self._most_response = most_request_bytes, most_response_bytes
-        self._breaker = breaker or Breaker()
-        self._chance = chance
-        self._retrying = AsyncRetrying(
-            stop=stop_after_attempt(attempts),
-            wait=self._wait,
-            retry=retry_if_exception_type(_TryAgainError),
-            sleep=sleep,
-            reraise=True,
-        )
-        self._http: httpx.AsyncClient | None = None
+        self._token = None if auth_env is None else token_of(auth_env)
+        self._timeout = positive("timeout", timeout)
+        self._connect_timeout = positive("connect_timeout", connect_timeout)
+        self._attempts = whole("attempts", attempts, 1)
+        self._in_flight, self._most_waiting = whole("in_flight", in_flight, 1), whole("waiting", waiting, 0)
+        self._most_request = whole("most_request_bytes", most_request_bytes, 1)
+        self._most_response = whole("most_response_bytes", most_response_bytes, 1)
+        self._verify, self._breaker, self._sleep, self._chance = verify, breaker or Breaker(), sleep, chance
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots = asyncio.Semaphore(in_flight)
+        self._http: httpx.AsyncClient | None = None
+        self._calls, self._slots = 0, asyncio.Semaphore(in_flight)
 
     async def get(self, path: str) -> Any:
         """The JSON at a path; raises as `post`."""
@@ -130,45 +116,84 @@ class Client:
             raise EngineError(
                 f"the request has {len(content)} bytes; {self._most_request} may be sent (most_request_bytes)"
             )
+        self._settle()
+        self._check_breaker()
+        if self._calls >= self._most_waiting + self._in_flight:
+            raise EngineUnavailableError(
+                f"{self.url} is overloaded: {self._calls} calls run or wait, the most allowed (in_flight, waiting)"
+            )
+        self._calls += 1
+        try:
+            async with asyncio.timeout(self._timeout) as deadline, self._slots:
+                return await self._outcome(method, path, content, deadline)
+        except TimeoutError:
+            raise EngineUnavailableError(f"{self.url}{path} gave no answer within {self._timeout:g} s") from None
+        finally:
+            self._calls -= 1
+
+    def _settle(self) -> None:
+        """Forget what belongs to another loop: connections do not outlive theirs, nor a fork."""
+        if self._loop is not asyncio.get_running_loop():
+            self._loop, self._http = asyncio.get_running_loop(), None
+            self._calls, self._slots = 0, asyncio.Semaphore(self._in_flight)
+            self._breaker.dropped(trial=True)
+
+    def _check_breaker(self) -> None:
         if left := self._breaker.remaining():
             raise EngineUnavailableError(
                 f"{self.url} failed again and again; it is asked again in {left:.1f} s, and until then nothing is"
             )
-        if self._waiting >= self._most_waiting + self._in_flight:
-            raise EngineUnavailableError(
-                f"{self._waiting} calls to {self.url} run or wait already, the most allowed (in_flight, waiting)"
-            )
-        self._breaker.begin()
-        self._waiting += 1
+
+    async def _outcome(self, method: str, path: str, content: bytes | None, deadline: asyncio.Timeout) -> Any:
+        """What a call that has its slot comes to; the breaker learns of it."""
+        self._check_breaker()  # it may have opened while the call waited
+        trial = self._breaker.begin()
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._answered(method, path, content)
+            answer: Any = await self._retrying(deadline)(self._attempt, method, path, content)
         except (EngineRefusedError, EngineAnswerError):
             self._breaker.succeeded()  # it is there
             raise
-        except TimeoutError:
-            self._breaker.failed()
-            raise EngineUnavailableError(f"{self.url}{path} gave no answer within {self._timeout:g} s") from None
         except _TryAgainError as error:
-            self._breaker.failed()
+            self._breaker.failed(trial=trial)
             raise EngineUnavailableError(f"{self.url}{path}: {error}") from error.__cause__
         except BaseException:
-            self._breaker.dropped()
+            if deadline.expired():
+                self._breaker.failed(trial=trial)
+            else:
+                self._breaker.dropped(trial=trial)
             raise
-        finally:
-            self._waiting -= 1
         self._breaker.succeeded()
         return answer
 
-    async def _answered(self, method: str, path: str, content: bytes | None) -> Any:
-        if self._loop is not asyncio.get_running_loop():  # connections do not outlive their loop, nor a fork
-            self._loop, self._http = asyncio.get_running_loop(), None
-            self._slots, self._waiting = asyncio.Semaphore(self._in_flight), 1
-        async with self._slots:
-            return await self._retrying(self._attempt, method, path, content)
+    def _retrying(self, deadline: asyncio.Timeout) -> AsyncRetrying:
+        loop, end = asyncio.get_running_loop(), deadline.when()
+
+        def stop(state: RetryCallState) -> bool:
+            late = end is not None and loop.time() + state.upcoming_sleep >= end
+            return late or state.attempt_number >= self._attempts
+
+        return AsyncRetrying(
+            stop=stop,
+            wait=self._wait,
+            retry=retry_if_exception_type(_TryAgainError),
+            sleep=self._sleep,
+            reraise=True,
+        )
+
+    def _too_late(self, state: RetryCallState) -> bool:
+        """Whether the deadline will be over before the next attempt."""
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= self._timeout
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt: anything up to a limit that doubles, behind what the server asks for."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        asked = error.after if isinstance(error, _TryAgainError) and error.after is not None else 0.0
+        limit: float = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (state.attempt_number - 1))
+        return asked + self._chance() * limit
 
     async def _attempt(self, method: str, path: str, content: bytes | None) -> Any:
-        headers = {"Accept": "application/json"}
+        # Nothing compressed: a few bytes could grow into any number.
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if content is not None:
             headers["Content-Type"] = "application/json"
         if self._token is not None:
@@ -178,26 +203,30 @@ class Client:
                 body = await self._read(answer)
         except httpx.TransportError as error:
             raise _TryAgainError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
-        if answer.status_code in _AGAIN:
-            raise _TryAgainError(f"status {answer.status_code}: {_said(body)}", after=_retry_after(answer))
+        status = answer.status_code
+        if status in _AGAIN:
+            after = retry_after(answer)
+            come_back = "" if after is None else f" (Retry-After: {after:g} s)"
+            raise _TryAgainError(f"status {status}{come_back}: {self._shown(reason(body))}", after=after)
         if answer.is_redirect:
-            target = urlsplit(answer.headers.get("location", "")).netloc or "another path"
             raise EngineRefusedError(
-                f"{self.url}{path} redirects to {target}, and no redirect is followed: give the server's own address",
-                status=answer.status_code,
+                f"{self.url}{path} redirects to {redirected_to(answer)}, and no redirect is followed: "
+                "give the server's own address",
+                status=status,
             )
-        if answer.status_code != httpx.codes.OK:
+        if status != httpx.codes.OK:
             raise EngineRefusedError(
-                f"{self.url}{path} refuses with status {answer.status_code}: {_said(body)}", status=answer.status_code
+                f"{self.url}{path} refuses with status {status}: {self._shown(reason(body))}", status=status
             )
         try:
-            return json.loads(body, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise EngineAnswerError(f"{self.url}{path} answered no JSON ({error}): {body[:_SHOWN]!r}") from error
+            return parsed(body)
+        except ValueError as error:
+            said = self._shown(body.decode("utf-8", "replace"))
+            raise EngineAnswerError(f"{self.url}{path} answered no JSON ({error}): {said!r}") from None
 
     async def _read(self, answer: httpx.Response) -> bytes:
         body = bytearray()
-        async for part in answer.aiter_bytes():
+        async for part in answer.aiter_raw():
             body += part
             if len(body) > self._most_response:
                 raise EngineAnswerError(
@@ -205,65 +234,21 @@ class Client:
                 )
         return bytes(body)
 
+    def _shown(self, text: str) -> str:
+        """The beginning of what a server said. It may repeat the token."""
+        return (text if self._token is None else text.replace(self._token, "***"))[:SHOWN]
+
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
             self._http = httpx.AsyncClient(
-                timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout),
-                limits=httpx.Limits(max_connections=self._in_flight, max_keepalive_connections=self._in_flight),
+                timeout=httpx.Timeout(None, connect=self._connect_timeout),  # the deadline of the call is another
+                limits=httpx.Limits(
+                    max_connections=self._in_flight,
+                    max_keepalive_connections=self._in_flight,
+                    keepalive_expiry=_IDLE,
+                ),
                 verify=self._verify if self.url.startswith("https:") else False,  # reading certificates takes a while
                 follow_redirects=False,
                 trust_env=False,
             )
         return self._http
-
-    def _wait(self, state: RetryCallState) -> float:
-        """Seconds until the next attempt: as the server says, else anything up to a limit that doubles."""
-        outcome = state.outcome
-        error = outcome.exception() if outcome is not None else None
-        if isinstance(error, _TryAgainError) and error.after is not None:
-            return error.after
-        limit: float = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (state.attempt_number - 1))
-        return self._chance() * limit
-
-
-def _root(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"the URL is {url!r}; needed: http:// or https://, and a host")
-    if parts.username or parts.password:
-        raise ValueError("the URL holds a user or a password; name an environment variable with auth_env instead")
-    if parts.query or parts.fragment:
-        raise ValueError(f"the URL is {url!r}; allowed: no query and no fragment")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
-def _token(variable: str) -> str:
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        raise ValueError(f"the environment variable {variable!r} is not set; it is to hold the engine's API key")
-    return token
-
-
-def _said(body: bytes) -> str:
-    """What a server says of a failure."""
-    try:
-        told = json.loads(body)
-    except ValueError:
-        told = None
-    match told:
-        case {"error": {"message": str(text)}} | {"error": str(text)} | {"message": str(text)} | {"detail": str(text)}:
-            return text[:_SHOWN]
-        case _:
-            return body[:_SHOWN].decode("utf-8", "replace") or "no reason given"
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    try:
-        seconds = float(answer.headers.get("retry-after", ""))
-    except ValueError:  # not there, or a date
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -14,7 +15,10 @@ Result = TypeVar("Result")
 
 
 class LoopThread:
-    """Runs coroutines. The thread starts with the first of them, is a daemon, and a forked child starts its own."""
+    """Runs coroutines. The thread starts with the first of them, is a daemon, and a forked child starts its own.
+
+    The thread ends when this is closed, or when nobody has it any more; what still runs is cancelled then.
+    """
 
     def __init__(self) -> None:
         self._closed = False
@@ -31,21 +35,27 @@ class LoopThread:
         """Run this on the loop, in a copy of the caller's context. Cancelling the future cancels it there.
 
         Raises:
-            RuntimeError: the thread was closed.
+            RuntimeError: this was closed, or the process can have no more threads.
         """
         with self._lock:
-            if self._closed:
+            try:
+                loop = self._loop = self._loop or self._started()
+            except RuntimeError:
                 work.close()
-                raise RuntimeError("this was closed; make a new one")
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(loop,), name="pa-engines", daemon=True)
-                self._thread.start()
-                self._loop = loop
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+                raise
+            return asyncio.run_coroutine_threadsafe(work, loop)
 
     def close(self, last: Coroutine[Any, Any, object] | None = None) -> None:
-        """Cancel what runs, run one last thing, and end the thread; a second time does nothing."""
+        """Cancel what runs, run one last thing, and end the thread; a second time does nothing.
+
+        Raises:
+            RuntimeError: called on the loop itself, which cannot wait for its own end.
+            Exception: what the last thing raised; the thread has ended by then.
+        """
+        if self._thread is threading.current_thread():
+            if last is not None:
+                last.close()
+            raise RuntimeError("this is the loop's own thread, which cannot wait for its end; close it from another")
         with self._lock:
             loop, thread = self._loop, self._thread
             self._closed, self._loop = True, None
@@ -59,20 +69,42 @@ class LoopThread:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            raise RuntimeError("this was closed; make a new one")
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=_run, args=(loop,), name="pa-engines", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            loop.close()
+            raise
+        self._thread = thread
+        # Not at exit: whatever the loop still does would do it in an interpreter that is being taken apart.
+        weakref.finalize(self, _stop, loop).atexit = False
+        return loop
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
     finally:
+        loop.run_until_complete(_wind_up(None))
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 
 async def _wind_up(last: Coroutine[Any, Any, object] | None) -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:  # one that ends may have begun another
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
     if last is not None:
         await last

@@ -33,6 +33,10 @@ class Faulty:
         """Requests until the fault is over; None: it stays."""
         self.seen = 0
         """Requests so far."""
+        self.retry_after = "0"
+        """What comes with a 429."""
+        self.headers: dict[str, str] = {}
+        """Of the latest request."""
         self._released = threading.Event()
         self._lock = threading.Lock()
 
@@ -76,6 +80,7 @@ class _Handler(Quiet):
     def _pass_on(self, method: str) -> None:
         front: Faulty = self.server.front
         asked = self.body()
+        front.headers = dict(self.headers)
         fault = front.next_fault()
         match fault:
             case "reset":
@@ -83,7 +88,7 @@ class _Handler(Quiet):
                 self.close_connection = True
                 self.connection.close()
             case "429":
-                self.send(429, b'{"error": {"message": "too many"}}', Retry_After="0")
+                self.send(429, b'{"error": {"message": "too many"}}', Retry_After=front.retry_after)
             case "500":
                 self.send(500, b'{"error": {"message": "broken"}}')
             case "no JSON":
