@@ -110,7 +110,7 @@ def _ids(told: object) -> Ids | None:
     match told:
         case None:
             return ()
-        case [*ids] if all(type(token) is int and token >= 0 for token in ids):
+        case [*ids] if all(type(token) is int and 0 <= token < 2**31 for token in ids):
             return cast("Ids", tuple(ids))
         case _:
             return None

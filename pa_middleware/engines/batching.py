@@ -122,9 +122,6 @@ class MicroBatches(Generic[Item, Answer]):
         return batch
 
     def _drop(self, entry: _Waiting[Item, Answer]) -> None:
-        """Forget an item that nobody wants any more."""
-        if entry.answer.done() and not entry.answer.cancelled():
-            entry.answer.exception()  # there is nobody left to be told, which is no mistake to be logged
         queue = self._queues.get(entry.key)
         if queue is not None and entry in queue:
             queue.remove(entry)

@@ -7,17 +7,22 @@ import threading
 import weakref
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pa_middleware.scoring.forks import start_anew_after_fork
 
 Result = TypeVar("Result")
 
+_PATIENCE = 1.0
+"""Seconds for which the end of the program waits for a loop whose work does not let itself be cancelled."""
+
 
 class LoopThread:
     """Runs coroutines. The thread starts with the first of them, is a daemon, and a forked child starts its own.
 
-    The thread ends when this is closed, or when nobody has it any more; what still runs is cancelled then.
+    The thread ends when this is closed, when nobody has it any more, or with the program; what still runs is cancelled
+    then.
     """
 
     def __init__(self) -> None:
@@ -80,14 +85,15 @@ class LoopThread:
             loop.close()
             raise
         self._thread = thread
-        # Not at exit: whatever the loop still does would do it in an interpreter that is being taken apart.
-        weakref.finalize(self, _stop, loop).atexit = False
+        weakref.finalize(self, _stop, loop, thread)
         return loop
 
 
-def _stop(loop: asyncio.AbstractEventLoop) -> None:
-    if not loop.is_closed():
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    with suppress(RuntimeError):  # closed already
         loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(_PATIENCE)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -97,7 +103,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         loop.run_until_complete(_wind_up(None))
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        with suppress(RuntimeError):  # at exit no thread can be begun, and those of the executor have ended
+            loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 

@@ -293,8 +293,9 @@ def test_log_probs_in_another_form_are_left_out(content: Any) -> None:
     assert written.generated("", raw=True) == Generated((5,))
 
 
-def test_an_answer_that_tells_no_prompt_or_model_is_nobodys(make: Make, server: VLLMServer) -> None:
-    server.rewrite = lambda path, answer: answer | {"prompt_token_ids": None, "model": None}
+@pytest.mark.parametrize("prompt", [None, [], ["1"], [-1], [2**70], 3])
+def test_an_answer_that_tells_no_prompt_or_model_is_nobodys(make: Make, server: VLLMServer, prompt: Any) -> None:
+    server.rewrite = lambda path, answer: answer | {"prompt_token_ids": prompt, "model": None}
     told = _told(_ask(make().bind_tools(TOOLS)))
     assert (told.prompt, told.model) == ("", "")
 

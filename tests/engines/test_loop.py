@@ -194,7 +194,11 @@ def test_a_program_that_closes_nothing_ends_all_the_same_and_in_silence() -> Non
         "thread.submit(forever())\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program], capture_output=True, text=True, timeout=60
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 

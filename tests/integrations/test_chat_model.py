@@ -349,6 +349,32 @@ def test_a_shared_prompt_changes_no_draw(model: LocalChatModel) -> None:
     assert [_action(_ask(shared, each)) for each in shown * 2] == [_action(_ask(plain, each)) for each in shown * 2]
 
 
+def _read(model: LocalChatModel) -> list[int]:
+    """Tokens of each pass while two conversations take turns, of more than one token."""
+    seen: list[int] = []
+
+    def note(_module: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
+        seen.append(int(keywords["input_ids"].numel()))
+
+    talks: list[list[BaseMessage]] = [[HumanMessage("one")], [HumanMessage("another")]]
+    with model.model.register_forward_pre_hook(note, with_kwargs=True):
+        for _ in range(3):
+            for talk in talks:
+                talk += [model.invoke(talk), HumanMessage("and now?")]
+    return [count for count in seen if count > 1]
+
+
+def test_conversations_that_take_turns_do_not_read_their_beginning_again(
+    weights: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    settings: dict[str, Any] = {"model": weights, "tokenizer": tokenizer, "max_new_tokens": 3, "temperature": 0.0}
+    kept, latest = (_read(LocalChatModel(**settings, cache_bytes=size)) for size in (1 << 20, 0))
+    assert len(kept) == len(latest) == 6
+    assert sum(kept) < 0.7 * sum(latest)
+    with pytest.raises(ValueError, match="cache_bytes"):
+        LocalChatModel(**settings, cache_bytes=-1)
+
+
 def _tiny(kind: str) -> PreTrainedModel:
     torch.manual_seed(0)
     sizes = {"vocab_size": 512, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
