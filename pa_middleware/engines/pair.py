@@ -39,7 +39,7 @@ class EnginePair:
     The engines are tested when the pair is made, and a pair whose log-probs cannot be relied on is refused; what was
     found is in `self_test`. Steps are scored on an event loop of the pair's own, as many at once as the engines are
     given. A model that told log-probs with the action it wrote is not asked for them, once it was found that they are
-    what it scores with.
+    what it scores with; it is known by the name it is served under, so policy and reference need different names.
 
     Args:
         policy: the RL-trained model.
@@ -215,8 +215,9 @@ class EnginePair:
         return await self._made(await together(*(source.open() for source in self._sources)))
 
     async def _made(self, served: Sequence[Served]) -> tuple[EngineModel, EngineModel]:
+        distinct = served[0].model != served[1].model
         policy, reference = (
-            EngineModel(source, each, known=known, **self._settings)
+            EngineModel(source, each, writer=each.model if distinct else "", known=known, **self._settings)
             for source, each, known in zip(self._sources, served, self._known, strict=True)
         )
         return policy, reference

@@ -13,6 +13,8 @@ _log = logging.getLogger(__name__)
 
 FIRST = 3
 """Actions that have to agree before any is believed."""
+_UNSURE = -0.5
+"""Nats; an action all of whose tokens are likelier agrees before temperature and after, and shows nothing."""
 EVERY = 50
 """Of those believed, one in so many is scored as well."""
 
@@ -49,7 +51,7 @@ class Trust:
         seen = self._seen.setdefault(sampling, _Seen())
         apart = float(np.abs(told - scored).max())
         if apart <= self._tolerance:
-            seen.agreed += 1
+            seen.agreed += float(scored.min()) < _UNSURE
         elif not seen.refused:
             seen.refused = True
             _log.warning(

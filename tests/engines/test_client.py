@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import shutil
 import socket
@@ -221,6 +222,13 @@ def test_an_answer_that_is_too_long_is_not_read_to_its_end() -> None:
 def test_an_answer_as_long_as_allowed_is_read() -> None:
     with scripted(says(200, b"1" * 1000)) as server:
         assert get(Client(server.url, most_response_bytes=1000)) == int("1" * 1000)
+
+
+def test_an_answer_that_is_compressed_though_none_was_asked_for_is_not_unpacked() -> None:
+    bomb = gzip.compress(b"1" * 100_000)
+    with scripted(says(200, bomb, Content_Encoding="gzip")) as server:
+        with pytest.raises(EngineAnswerError, match="answered no JSON"):
+            get(Client(server.url, most_response_bytes=1000))
 
 
 def test_a_server_that_stalls_has_as_long_as_the_timeout(server: Scripted) -> None:

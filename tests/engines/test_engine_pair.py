@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from pa_vllm import VLLM
 from pa_middleware import ModelPair, Scorer, StepScore
 from pa_middleware.engines.errors import EngineError, EngineUnavailableError
 from pa_middleware.engines.pair import EnginePair
-from pa_middleware.engines.trust import FIRST
+from pa_middleware.engines.trust import FIRST, Trust
 from pa_middleware.scoring.errors import ContextLengthError, UnscorableActionError
 from pa_middleware.scoring.fingerprint import Identified
-from pa_middleware.scoring.generated import Generated, prompt_digest, with_generated
+from pa_middleware.scoring.generated import Generated, prompt_digest, with_generated, without_generated
 from pa_middleware.scoring.scorer import ReadsAhead, Step, Submits
 
 Servers = tuple[VLLMServer, VLLMServer]
@@ -118,15 +119,20 @@ def test_fingerprints_tell_models_and_settings_apart_and_not_addresses(make: Mak
 
 
 def _written(pair: EnginePair, seed: int, off: float = 0.0, **told: Any) -> Step:
-    """A step whose first candidate tells its tokens and log-probs as the policy's server would."""
-    step = taxi_step(seed, candidates=1)
-    [score] = pair.score([step])
-    ids = tuple(pair.tokenizer.encode(ACTION_TEXTS[0], add_special_tokens=False))
-    assert ids == score.candidates[0].token_ids
-    log_probs = tuple(min(0.0, value - off) for value in score.candidates[0].token_log_probs)
+    """A step whose candidate tells its tokens and log-probs as the policy's server would."""
+    step = taxi_step(seed)
+    scores = pair.score([step])[0].candidates
+    written = min(range(len(scores)), key=lambda place: scores[place].policy_log_prob)  # one it was not sure of
+    ids = tuple(pair.tokenizer.encode(ACTION_TEXTS[written], add_special_tokens=False))
+    assert ids == scores[written].token_ids
+    log_probs = tuple(min(0.0, value - off) for value in scores[written].token_log_probs)
     prompt = prompt_digest(pair.renderer.prompt(step.history, step.tools))
     generated = Generated(ids, **{"log_probs": log_probs, "prompt": prompt, "model": "policy", **told})
-    return Step(step.history, [with_generated(step.candidates[0], generated)], step.tools)
+    return Step(step.history, [with_generated(step.candidates[written], generated)], step.tools)
+
+
+def _from_text(step: Step) -> Step:
+    return replace(step, candidates=[without_generated(action) for action in step.candidates])
 
 
 def _requests(servers: Servers, work: Callable[[], object]) -> tuple[int, int]:
@@ -150,7 +156,7 @@ def test_log_probs_that_are_not_those_of_scoring_are_never_used_and_that_is_said
 ) -> None:
     pair = make()
     steps = [_written(pair, seed, off=0.5, sampling="temperature=0.5") for seed in range(FIRST + 2)]
-    plain = [pair.score([taxi_step(seed, candidates=1)]) for seed in range(FIRST + 2)]
+    plain = [pair.score([_from_text(step)]) for step in steps]
     for step, [expected] in zip(steps, plain, strict=True):
         _same(pair.score([step])[0], expected)
     [warning] = [record.message for record in caplog.records if "temperature=0.5" in record.message]
@@ -168,6 +174,28 @@ def test_log_probs_told_of_another_prompt_or_model_are_not_used(make: Make, serv
     for told in others:
         steps = [_written(pair, seed, **told) for seed in range(FIRST + 1)]
         assert [_requests(servers, lambda step=step: pair.score([step]))[0] for step in steps] == [1] * (FIRST + 1)  # type: ignore[misc]
+
+
+def test_actions_that_were_nearly_certain_earn_no_trust() -> None:
+    trust = Trust("http://engine", tolerance=0.05)
+    certain, unsure = np.array([-0.01, -0.02], np.float32), np.array([-0.01, -1.0], np.float32)
+    for _ in range(10):
+        trust.compare("", certain, certain)
+    assert not trust.believes("")
+    for _ in range(FIRST):
+        trust.compare("", unsure, unsure)
+    assert trust.believes("")
+
+
+def test_models_of_one_name_are_both_asked_for_nobody_knows_who_wrote(local: ModelPair) -> None:
+    with ExitStack() as stack:
+        models = (local.policy.model, local.reference.model)
+        urls = [stack.enter_context(VLLMServer(model, local.tokenizer, name="policy")) for model in models]
+        policy, reference = (VLLM(server.url, "policy", way="completions") for server in urls)
+        pair = stack.enter_context(EnginePair(policy, reference, local.tokenizer))
+        steps = [_written(pair, seed) for seed in range(FIRST + 1)]
+        servers = urls[0], urls[1]
+        assert [_requests(servers, lambda step=step: pair.score([step])) for step in steps] == [(1, 1)] * (FIRST + 1)  # type: ignore[misc]
 
 
 # Another model at the same address
