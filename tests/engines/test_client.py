@@ -226,9 +226,11 @@ def test_an_answer_as_long_as_allowed_is_read() -> None:
 
 def test_an_answer_that_is_compressed_though_none_was_asked_for_is_not_unpacked() -> None:
     bomb = gzip.compress(b"1" * 100_000)
-    with scripted(says(200, bomb, Content_Encoding="gzip")) as server:
-        with pytest.raises(EngineAnswerError, match="answered no JSON"):
-            get(Client(server.url, most_response_bytes=1000))
+    with (
+        scripted(says(200, bomb, Content_Encoding="gzip")) as server,
+        pytest.raises(EngineAnswerError, match="no JSON"),
+    ):
+        get(Client(server.url, most_response_bytes=1000))
 
 
 def test_a_server_that_stalls_has_as_long_as_the_timeout(server: Scripted) -> None:
