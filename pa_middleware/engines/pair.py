@@ -15,7 +15,7 @@ from pa_middleware.engines.findings import SelfTest, SelfTestError
 from pa_middleware.engines.loop import LoopThread
 from pa_middleware.engines.model import EngineModel
 from pa_middleware.engines.self_test import self_test
-from pa_middleware.engines.source import LogProbSource, Served
+from pa_middleware.engines.source import Floats, LogProbSource, Served
 from pa_middleware.engines.together import together
 from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score
 from pa_middleware.scoring.composing import Composer
@@ -224,12 +224,19 @@ class EnginePair:
 
     async def _score_all(self, steps: Sequence[Step]) -> list[StepScore]:
         fitted = await asyncio.to_thread(lambda: [self._fitted(step) for step in steps])
-        return list(await together(*(self._score(step, fit) for step, fit in zip(steps, fitted, strict=True))))
-
-    async def _score(self, step: Step, fitted: FittedStep) -> StepScore:
         policy, reference = await self._ready()
-        turn: Hashable = object() if step.conversation is None else step.conversation
-        ours, theirs = await together(policy.answer(fitted, turn), reference.answer(fitted, turn))
+        call = object()  # steps of no conversation take turns as one, or whoever has many of them would have all turns
+        room = asyncio.Semaphore(self._settings["steps_at_once"])  # a call of many is not refused for its own length
+
+        async def one(step: Step, fitted: FittedStep) -> StepScore:
+            turn: Hashable = call if step.conversation is None else step.conversation
+            async with room:
+                answers = await together(policy.answer(fitted, turn), reference.answer(fitted, turn))
+            return self._score(step, fitted, *answers)
+
+        return list(await together(*map(one, steps, fitted)))
+
+    def _score(self, step: Step, fitted: FittedStep, ours: Sequence[Floats], theirs: Sequence[Floats]) -> StepScore:
         tokens = max(len(action.ids) for action in fitted.actions)
         scores = self._composer.candidates(step, fitted, ours, theirs)
         return StepScore(scores, least_margin=self.least_margin(tokens))

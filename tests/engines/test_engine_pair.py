@@ -232,6 +232,11 @@ def test_many_steps_at_once_get_the_scores_they_get_alone(make: Make, local: Mod
         _same(ours, theirs)
 
 
+def test_a_call_of_more_steps_than_may_wait_is_scored(make: Make) -> None:
+    pair = make(steps_at_once=2, waiting=1)
+    assert len(pair.score([taxi_step(seed, candidates=1) for seed in range(8)])) == 8
+
+
 def test_more_steps_than_may_wait_are_refused_at_once_and_the_others_are_scored(make: Make, servers: Servers) -> None:
     pair = make("generate", steps_at_once=1, waiting=1)
     entered, go = threading.Event(), threading.Event()
