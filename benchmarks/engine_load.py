@@ -1,6 +1,9 @@
 """How many steps a second a pair on engines scores, next to one conversation alone and to what its engines can do.
 
     python -m benchmarks.engine_load --policy vllm:MODEL@URL --reference vllm:MODEL@URL --tokenizer FOLDER [--json FILE]
+    python -m benchmarks.engine_load --vllm build/vllm/bin/python [--json FILE]
+
+The second form starts two servers itself, with the demo's taxi pair.
 
 Agents go through their conversations at the same time, each step after the one before. A prompt begins with a text that
 all conversations share, and grows by an observation and the action that was scored. `raw` sends the very requests that
@@ -17,9 +20,10 @@ import json
 import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +31,10 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from pa_demos.taxi.episode import PAIR
 
 from benchmarks.engine_load_raw import Raw
+from benchmarks.engine_serving import vllm
 from pa_middleware import Step
 from pa_middleware.engines.pair import EnginePair
 from pa_middleware.engines.source import LogProbSource
@@ -188,14 +194,37 @@ async def run(
     return {count: figures(loads) for count, loads in found.items()}
 
 
+def measured(options: argparse.Namespace) -> dict[int, dict[str, float]]:
+    """The figures of the engines that are named."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
+    policy, reference = (source_of(spec, timeout=TIMEOUT) for spec in (options.policy, options.reference))
+    with EnginePair(policy, reference, tokenizer, steps_at_once=options.steps_at_once) as pair:
+        for served in pair.served:
+            print(f"{served.model}: {served.way}")
+        return asyncio.run(run(pair, (policy, reference), options))
+
+
+def taxi_on_vllm(python: str, stack: ExitStack) -> tuple[str, str, str]:
+    """Names of the demo's policy and reference on a server each, and the folder of their tokenizer."""
+    place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    names = []
+    for role in ("policy", "reference"):
+        (place / role).mkdir()
+        names.append(f"vllm:{role}@{stack.enter_context(vllm(python, PAIR / role, role, place / role))}")
+    return names[0], names[1], str(PAIR / "policy")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--policy", required=True, help="KIND:MODEL@URL, with KIND vllm, sglang or openai")
-    parser.add_argument("--reference", required=True, help="the same")
-    parser.add_argument("--tokenizer", required=True, help="folder or hub name of the policy's tokenizer")
+    parser.add_argument("--policy", help="KIND:MODEL@URL, with KIND vllm, sglang or openai")
+    parser.add_argument("--reference", help="the same")
+    parser.add_argument("--tokenizer", help="folder or hub name of the policy's tokenizer")
+    parser.add_argument("--vllm", help="in place of these three: Python of an environment with vLLM")
     parser.add_argument("--conversations", type=_numbers, default="1,8,64,256", help="how many go on at once")
     parser.add_argument("--steps", type=int, default=6, help="of each conversation")
     parser.add_argument("--rounds", type=int, default=3)
@@ -206,14 +235,13 @@ def main() -> None:
     parser.add_argument("--steps-at-once", type=int, default=64, help="as EnginePair takes it")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer)
-    policy, reference = (source_of(spec, timeout=TIMEOUT) for spec in (options.policy, options.reference))
-    with EnginePair(policy, reference, tokenizer, steps_at_once=options.steps_at_once) as pair:
-        for served in pair.served:
-            print(f"{served.model}: {served.way}")
-        found = asyncio.run(run(pair, (policy, reference), options))
+    named = options.policy, options.reference, options.tokenizer
+    if all(named) == bool(options.vllm) or (options.vllm and any(named)):
+        parser.error("give --policy, --reference and --tokenizer, or --vllm alone")
+    with ExitStack() as stack:
+        if options.vllm:
+            options.policy, options.reference, options.tokenizer = taxi_on_vllm(options.vllm, stack)
+        found = measured(options)
     print(HEAD, *(show(count, each) for count, each in found.items()), sep="\n")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -15,9 +15,10 @@ from pa_middleware.engines.checks import log_prob
 from pa_middleware.engines.client import Client
 from pa_middleware.engines.errors import EngineAnswerError, EngineRefusedError
 from pa_middleware.engines.source import Floats
+from pa_middleware.engines.together import together
 from pa_middleware.scoring.reading import Ids, Query
 from pa_vllm.answers import array_log_probs, cached_tokens, check_prompt, choices_of, prompt_log_probs
-from pa_vllm.ways import WayName, all_of
+from pa_vllm.ways import WayName
 
 PATH = "/inference/v1/generate"
 ATTEMPTS = 3
@@ -52,7 +53,7 @@ class Generate:
 
     async def log_probs(self, queries: Sequence[Query]) -> list[Floats]:
         """As `LogProbSource.log_probs`."""
-        return await all_of([self._query(query.ids, query.start) for query in queries])
+        return list(await together(*(self._query(query.ids, query.start) for query in queries)))
 
     async def _query(self, ids: Ids, first: int) -> Floats:
         parts: list[Floats] = []

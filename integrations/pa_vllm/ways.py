@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from pa_middleware.engines.client import Client
 from pa_middleware.engines.source import Floats
+from pa_middleware.engines.together import together
 from pa_middleware.scoring.reading import Query
 from pa_vllm.answers import check_prompt, choices_of, prompt_log_probs
 
 WayName = Literal["ids", "generate", "completions"]
-T = TypeVar("T")
 
 
 class Way(Protocol):
@@ -51,7 +50,7 @@ class Completions:
         """As `LogProbSource.log_probs`."""
         size = self.queries_at_once
         parts = [queries[start : start + size] for start in range(0, len(queries), size)]
-        return list(chain.from_iterable(await all_of([self._ask(part) for part in parts])))
+        return list(chain.from_iterable(await together(*map(self._ask, parts))))
 
     async def _ask(self, queries: Sequence[Query]) -> list[Floats]:
         body = {
@@ -68,16 +67,3 @@ class Completions:
             check_prompt(choice.get("prompt_token_ids"), query.ids)
             answers.append(prompt_log_probs(choice.get("prompt_logprobs"), query.ids, query.start))
         return answers
-
-
-async def all_of(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Their results in order; the first error of any, once the others are cancelled and gone."""
-    if len(asked) == 1:
-        return [await asked[0]]
-    tasks = [asyncio.ensure_future(each) for each in asked]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
