@@ -2,15 +2,19 @@
 
 Text that is tokenised again may give other ids than the model wrote, and the model that wrote them need not be asked
 for log-probs that it told already. A chat model puts both on its message; the scorer takes them off only if the message
-still says what those tokens said. A guard leaves them out of the graph's state.
+still says what those tokens said, and if it was this process that put them there: a message can come from anywhere, and
+whoever could choose its tokens or their log-probs would choose its score. A guard leaves them out of the graph's state.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import json
 import math
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from pa_middleware.scoring.reading import Ids
 
 GENERATED = "pa_generated"
 """Key of `response_metadata` under which a message carries them."""
+_SECRET = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def with_generated(action: AIMessage, generated: Generated) -> AIMessage:
         "prompt": generated.prompt,
         "model": generated.model,
         "sampling": generated.sampling,
-        "said": said,
+        "seal": _seal(generated, said),
     }
     return action.model_copy(update={"response_metadata": {**action.response_metadata, GENERATED: told}})
 
@@ -75,7 +80,8 @@ def without_generated(action: AIMessage) -> AIMessage:
 def generated_of(action: AIMessage) -> Generated | None:
     """What the message carries; None if nothing, or if its text or calls are others than those that were generated.
 
-    Whatever is malformed counts as nothing: the action is then scored from its text.
+    Whatever is malformed, or was put there by another process, counts as nothing: the action is then scored from its
+    text.
     """
     told: Any = action.response_metadata.get(GENERATED)
     match told:
@@ -85,12 +91,18 @@ def generated_of(action: AIMessage) -> Generated | None:
             "prompt": str(prompt),
             "model": str(model),
             "sampling": str(sampling),
-            "said": str(said),
-        } if said == _said(action) and all(type(token) is int and token >= 0 for token in ids):
-            sound = len(log_probs) == len(ids) and all(map(_is_log_prob, log_probs))
-            return Generated(tuple(ids), tuple(log_probs) if sound else (), prompt, model, sampling)
+            "seal": str(seal),
+        }:
+            generated = Generated(tuple(ids), tuple(log_probs), prompt, model, sampling)
         case _:
             return None
+    said = _said(action)
+    if said is None or not hmac.compare_digest(seal.encode(), _seal(generated, said).encode()):
+        return None
+    if not all(type(token) is int and token >= 0 for token in ids):
+        return None
+    sound = len(log_probs) == len(ids) and all(map(_is_log_prob, log_probs))
+    return generated if sound else replace(generated, log_probs=())
 
 
 def _is_log_prob(value: object) -> bool:
@@ -101,3 +113,9 @@ def _said(action: AIMessage) -> str | None:
     """What tells an action from others; None for one that cannot be scored."""
     key = action_key(action)
     return None if key is None else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _seal(generated: Generated, said: str) -> str:
+    """What nobody outside of this process can write under these tokens of this text."""
+    parts = [generated.ids, generated.log_probs, generated.prompt, generated.model, generated.sampling, said]
+    return hmac.new(_SECRET, json.dumps(parts, default=repr).encode(), "sha256").hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import templates
 import torch
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, convert_to_messages
 from transformers import PreTrainedModel
 
 from pa_middleware.scoring.causal_lm import CausalLM
@@ -144,33 +144,50 @@ def test_tokens_of_a_message_that_was_changed_since_are_not_used(pair: ModelPair
     assert _score(pair, changed).retokenized
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        {"ids": []},
-        {"ids": [1.5]},
-        {"ids": [-1]},
-        {"ids": [True]},
-        {"ids": [10**6]},
-        {"ids": "12"},
-        {"said": ""},
-        {"prompt": None},
-    ],
-)
-def test_malformed_tokens_count_as_none(pair: ModelPair, broken: dict[str, Any]) -> None:
-    action = _told(pair, AIMessage("Three."), _letters(pair, "Three."))
-    action.response_metadata[GENERATED] |= broken
-    assert _score(pair, action).retokenized
+@pytest.mark.parametrize("ids", [[1.5], [-1], [True], [10**6]])
+def test_malformed_tokens_count_as_none(pair: ModelPair, ids: list[Any]) -> None:
+    assert _score(pair, _told(pair, AIMessage("Three."), ids)).retokenized
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("-inf"), 0.5, None, -1])
 def test_malformed_log_probs_count_as_not_told(pair: ModelPair, wrong: Any) -> None:
     ids = _letters(pair, "Three.")
-    action = _told(pair, AIMessage("Three."), ids, model_key(pair.policy.model))
-    action.response_metadata[GENERATED]["log_probs"][0] = wrong
-    score = _score(pair, action)
+    told: Any = (wrong, *(-0.5 for _ in ids[1:]))
+    score = _score(pair, _told(pair, AIMessage("Three."), ids, model_key(pair.policy.model), log_probs=told))
     assert score.token_ids == ids
-    assert score.token_log_probs == pytest.approx(_score(pair, _told(pair, action, ids)).token_log_probs, abs=1e-5)
+    assert score.token_log_probs == pytest.approx(
+        _score(pair, _told(pair, AIMessage("Three."), ids)).token_log_probs, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ids": []}, {"ids": "12"}, {"ids": [1, 2]}, {"log_probs": [0.0]}, {"prompt": None}, {"model": "x"}, {"seal": ""}],
+)
+def test_what_was_changed_since_it_was_put_on_a_message_counts_as_nothing(
+    pair: ModelPair, change: dict[str, Any]
+) -> None:
+    action = _told(pair, AIMessage("Three."), _letters(pair, "Three."))
+    action.response_metadata[GENERATED] |= change
+    assert generated_of(action) is None
+    assert _score(pair, action).retokenized
+
+
+def test_tokens_that_this_process_did_not_put_on_a_message_are_not_used(
+    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends a message, over HTTP say, would choose its score by the tokens it claims to be made of."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("pa_middleware.scoring.generated._SECRET", b"another process")
+        action = _told(pair, AIMessage("Three."), _letters(pair, "Four."), model_key(pair.policy.model))
+        assert generated_of(action) is not None
+    [received] = convert_to_messages(
+        [{"role": "assistant", **action.model_dump(include={"content", "response_metadata"})}]
+    )
+    assert isinstance(received, AIMessage)
+    assert received.response_metadata == action.response_metadata
+    assert generated_of(received) is None
+    assert _score(pair, received).score == _score(pair, AIMessage("Three.")).score
 
 
 def test_the_token_that_ends_the_turn_is_there_if_it_is_to_be_scored_and_the_turn_was_finished(
