@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import combinations
 
@@ -19,8 +20,12 @@ from pa_middleware.scoring.token_tree import common_length
 
 Found = tuple[Outcome, str, str]
 """Outcome, what was found, and why it matters."""
-_HALF = 0.5
-"""A temperature at which log-probs after it are not those before."""
+_HOT = 2.0
+"""A temperature after which log-probs are not what they are before, and at which hardly a token is sure."""
+_UNSURE = -0.5
+"""Nats; where all tokens are likelier, temperature moves too little to tell."""
+_OTHERS = 1.0
+"""Nats; a model may know e times the tokens that the tokenizer writes."""
 
 
 class Examination:
@@ -42,6 +47,8 @@ class Examination:
         """What each question was answered the first time; empty if one was not."""
         self.differences: list[Floats] = []
         """Between log-probs that should be the same."""
+        self.tells_raw: bool | None = None
+        """Whether it tells the model's own log-probs with what it generates; None if that could not be found out."""
 
     async def run(self) -> None:
         """Make all checks that make sense after those before them."""
@@ -51,6 +58,7 @@ class Examination:
         await self._check("asked again in another order", self._again)
         await self._check("asked all at once", self._at_once)
         await self._check("later tokens change nothing", self._causal)
+        await self._check("the likeliest token", self._likeliest)
         await self._check("what it writes and what it scores", self._writes)
         await self._check("log-probs told while sampling", self._tells)
         await self._check("its own rendering", self._renders)
@@ -97,6 +105,19 @@ class Examination:
             np.concatenate(alike), "A token's log-prob depends on tokens behind it: are its rows off by one?"
         )
 
+    async def _likeliest(self) -> Found:
+        """Numbers that no softmax made, such as bare logits, may look like log-probs in all else."""
+        try:
+            sampled = await self._source.sample(self._asked.prompt, 1)
+        except EngineError as error:
+            return "not checked", str(error).rstrip("."), ""
+        found = float((await self._scored(sampled.ids))[0])
+        least = -math.log(len(self._renderer.tokenizer)) - _OTHERS
+        said = f"has {found:.2g} nats"
+        if found >= least:
+            return "ok", said, ""
+        return "failed", f"{said}, less than each of all tokens would have, {least:.2g}", "These are no log-probs"
+
     async def _writes(self) -> Found:
         try:
             sampled = await self._source.sample(self._asked.prompt, SAMPLED, temperature=1.0)
@@ -124,17 +145,22 @@ class Examination:
 
     async def _tells(self) -> Found:
         try:
-            sampled = await self._source.sample(self._asked.prompt, SAMPLED, temperature=_HALF)
+            sampled = await self._source.sample(self._asked.prompt, SAMPLED, temperature=_HOT)
         except EngineError as error:
             return "not checked", str(error).rstrip("."), ""
-        apart = furthest(await self._scored(sampled.ids), sampled.log_probs)
-        if apart <= self._tolerance:
-            return "ok", f"at temperature {_HALF:g} they are those of the model itself", ""
-        return (
-            "noted",
-            f"at temperature {_HALF:g} they differ from the model's own by up to {apart:.2g} nats",
-            ("What the agent's own generation tells cannot be used; the model is asked for each action"),
-        )
+        scored = await self._scored(sampled.ids)
+        apart = furthest(scored, sampled.log_probs)
+        if apart > self._tolerance:
+            self.tells_raw = False
+            return (
+                "noted",
+                f"at temperature {_HOT:g} they differ from the model's own by up to {apart:.2g} nats",
+                "What the agent's own generation tells is not used; the model is asked for each action",
+            )
+        if float(scored.min()) > _UNSURE:
+            return "not checked", f"the model was sure of all it wrote at temperature {_HOT:g}", ""
+        self.tells_raw = True
+        return "ok", f"at temperature {_HOT:g} they are those of the model itself", ""
 
     async def _renders(self) -> Found:
         messages, tools = conversation()

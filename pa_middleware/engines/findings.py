@@ -38,6 +38,9 @@ class SelfTest:
     known: tuple[tuple[Query, Floats], tuple[Query, Floats]] | None
     """A question for each model and its answer [T], of those that were asked the one that tells the two apart best;
     None if they gave no answers to compare."""
+    tells_raw: tuple[bool | None, bool | None]
+    """Whether policy and reference tell their own log-probs with what they generate, whatever the temperature; None
+    where that could not be found out."""
 
     @property
     def failed(self) -> tuple[Check, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import islice
 
 import numpy as np
 
 from pa_middleware.engines.batching import MicroBatches
+from pa_middleware.engines.errors import EngineAnswerError
 from pa_middleware.engines.known_answer import KnownAnswer
 from pa_middleware.engines.source import Floats, LogProbSource, Served
 from pa_middleware.engines.together import together
@@ -73,6 +75,7 @@ class EngineModel:
         queries = [query for query in dict.fromkeys(step.queries) if query not in believed]
         self.told_all = not queries
         if not queries:
+            await self._known.verify()  # what is told is believed of the model that was tested, and of no other
             return [believed[query] for query in step.queries]
         answers, _ = await together(self._batches.put(conversation, queries), self._known.verify())
         found = {query: answer[:, None] for query, answer in zip(queries, answers, strict=True)}
@@ -86,8 +89,12 @@ class EngineModel:
             await self.source.log_probs([Query(prompt, len(prompt) - 1)])
 
     async def _ask(self, steps: Sequence[list[Query]]) -> list[list[Floats]]:
-        answers = iter(await self.source.log_probs([query for queries in steps for query in queries]))
-        return [[next(answers) for _ in queries] for queries in steps]
+        asked = [query for queries in steps for query in queries]
+        found = await self.source.log_probs(asked)
+        if len(found) != len(asked):
+            raise EngineAnswerError(f"{self.source.url}: {len(asked)} queries were asked and {len(found)} answered")
+        answers = iter(found)
+        return [list(islice(answers, len(queries))) for queries in steps]
 
     async def _answer_to(self, query: Query) -> Floats:
         [answer] = await self.source.log_probs([query])

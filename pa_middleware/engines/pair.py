@@ -207,7 +207,7 @@ class EnginePair:
         tested = await self_test(sources, (served[0], served[1]), self.renderer, tolerance=self._settings["tolerance"])
         if tested.failed or tested.known is None:
             raise SelfTestError(tested)
-        self._known = tested.known
+        self._known, self._tells_raw = tested.known, tested.tells_raw
         self._models = asyncio.ensure_future(self._made(served))
         return tested
 
@@ -217,8 +217,10 @@ class EnginePair:
     async def _made(self, served: Sequence[Served]) -> tuple[EngineModel, EngineModel]:
         distinct = served[0].model != served[1].model
         policy, reference = (
-            EngineModel(source, each, writer=each.model if distinct else "", known=known, **self._settings)
-            for source, each, known in zip(self._sources, served, self._known, strict=True)
+            EngineModel(
+                source, each, writer="" if raw is False or not distinct else each.model, known=known, **self._settings
+            )
+            for source, each, known, raw in zip(self._sources, served, self._known, self._tells_raw, strict=True)
         )
         return policy, reference
 

@@ -54,7 +54,7 @@ async def self_test(
         query = max(asked.short, key=apart.__getitem__)
         known = (query, policy.first[query]), (query, reference.first[query])
         checks.append(_differ(max(apart.values()), noise, tolerance))
-    return SelfTest(served, tuple(checks), noise, known)
+    return SelfTest(served, tuple(checks), noise, known, (policy.tells_raw, reference.tells_raw))
 
 
 def _differ(apart: float, noise: float, tolerance: float) -> Check:

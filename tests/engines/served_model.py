@@ -29,6 +29,8 @@ class Faults:
     """A token put before every prompt without being asked."""
     tempered: bool = False
     """Generated tokens carry log-probs after temperature, not before."""
+    unnormalised: float | None = None
+    """Logits less so much, in place of log-probs."""
     drops_prompt: bool = False
     """Answers without prompt log-probs, whatever was asked."""
     unsendable: int = 0
@@ -58,7 +60,7 @@ class ServedModel:
             cached = self._cached(ids) if reads_cache else 0
             self.read += len(ids) - cached
             self._cache.update(tuple(ids[:end]) for end in range(BLOCK, len(ids) + 1, BLOCK))
-            return self._noisy(torch.log_softmax(self._logits(tuple(ids)), -1)), cached
+            return self._log_probs(self._logits(tuple(ids))), cached
 
     def _logits(self, ids: tuple[int, ...]) -> Tensor:
         """[len(ids), V]. A prompt that was read within a longer one of late is not read again."""
@@ -77,6 +79,10 @@ class ServedModel:
         # The last token is always read: something must say what comes next.
         ends = range(BLOCK, len(ids), BLOCK)
         return max((end for end in ends if tuple(ids[:end]) in self._cache), default=0)
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        less = self.faults.unnormalised
+        return self._noisy(torch.log_softmax(logits, -1) if less is None else logits - less)
 
     def _noisy(self, rows: Tensor) -> Tensor:
         if not self.faults.noise:
@@ -103,7 +109,7 @@ class ServedModel:
             else:
                 token = int(row.argmax())
             raw = logits / temperature if self.faults.tempered and temperature > 0 else logits
-            told.append(float(self._noisy(torch.log_softmax(raw, -1))[token]))
+            told.append(float(self._log_probs(raw)[token]))
             ids.append(token)
             if token == self.eos:
                 break

@@ -20,7 +20,7 @@ from pa_demos.taxi.prompt import ACTION_TEXTS
 from pa_vllm import VLLM
 
 from pa_middleware import ModelPair, Scorer, StepScore
-from pa_middleware.engines.errors import EngineError, EngineUnavailableError
+from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineUnavailableError
 from pa_middleware.engines.pair import EnginePair
 from pa_middleware.engines.trust import FIRST, Trust
 from pa_middleware.scoring.errors import ContextLengthError, UnscorableActionError
@@ -187,6 +187,34 @@ def test_actions_that_were_nearly_certain_earn_no_trust() -> None:
     assert trust.believes("")
 
 
+def _differing(bias: float, spread: float, actions: int) -> Trust:
+    """What is made of so many actions of 20 tokens, told with errors of a mean and a standard deviation."""
+    trust, random = Trust("http://engine", tolerance=0.3), np.random.default_rng(0)
+    for _ in range(actions):
+        scored = -random.exponential(2.0, 20) - 0.6
+        trust.compare(
+            "", (scored + bias + spread * random.standard_normal(20)).astype(np.float32), scored.astype(np.float32)
+        )
+    return trust
+
+
+@pytest.mark.parametrize(("bias", "spread"), [(0.05, 0.0), (0.05, 0.05), (-0.03, 0.02), (0.1, 0.1)])
+def test_differences_of_one_sign_are_never_believed_however_small(bias: float, spread: float) -> None:
+    assert not any(_differing(bias, spread, actions).believes("") for actions in range(1, 60))
+
+
+def test_rounding_of_half_precision_is_believed_once_there_are_tokens_enough() -> None:
+    assert not _differing(0.0, 0.045, FIRST).believes("")
+    assert _differing(0.0, 0.045, 20).believes("")
+
+
+def test_what_is_told_after_temperature_is_not_used_whatever_it_looks_like(make: Make, servers: Servers) -> None:
+    servers[0].faults.tempered = True
+    pair = make()
+    steps = [_written(pair, seed) for seed in range(FIRST + 2)]
+    assert [_requests(servers, lambda step=step: pair.score([step])) for step in steps] == [(1, 1)] * (FIRST + 2)  # type: ignore[misc]
+
+
 def test_models_of_one_name_are_both_asked_for_nobody_knows_who_wrote(local: ModelPair) -> None:
     with ExitStack() as stack:
         models = (local.policy.model, local.reference.model)
@@ -210,6 +238,28 @@ def test_models_that_are_swapped_later_score_nothing(make: Make, servers: Server
         pair.score([taxi_step(1)])
     servers[0].answers.model, servers[1].answers.model = policy, reference
     pair.score([taxi_step(1)])
+
+
+def test_a_model_that_told_everything_is_known_again_all_the_same(make: Make, servers: Servers) -> None:
+    pair = make(recheck=0.0)
+    steps = [_written(pair, seed) for seed in range(FIRST + 1)]
+    asked = [_requests(servers, lambda step=step: pair.score([step]))[0] for step in steps]  # type: ignore[misc]
+    assert asked == [2] * FIRST + [1], "in the end the known question alone"
+    servers[0].answers.model = servers[1].model
+    with pytest.raises(EngineError, match="otherwise than when it was tested"):
+        pair.score([steps[0]])
+
+
+def test_another_number_of_answers_than_of_questions_is_an_error(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, plain = make(recheck=3600.0), VLLM.log_probs
+    for change in (lambda answers: answers[1:], lambda answers: [*answers, answers[0]]):
+
+        async def answer(source: VLLM, queries: Any, change: Any = change) -> Any:
+            return change(await plain(source, queries))
+
+        monkeypatch.setattr(VLLM, "log_probs", answer)
+        with pytest.raises(EngineAnswerError, match="queries were asked and"):
+            pair.score([taxi_step(1)])
 
 
 def test_a_known_question_is_asked_again_only_when_its_time_has_come(make: Make, servers: Servers) -> None:

@@ -47,7 +47,8 @@ def _vllm(server: VLLMServer, way: Any = "completions") -> VLLM:
 def test_sound_engines_pass_every_check(servers: Servers, local: ModelPair, way: str) -> None:
     result = _tested(local, *(_vllm(server, way) for server in servers))
     assert {check.outcome for check in result.checks} == {"ok"}, result.checks
-    assert len(result.checks) == 15
+    assert len(result.checks) == 17
+    assert result.tells_raw == (True, True)
     assert 0 < result.noise < 1e-4
 
 
@@ -115,7 +116,14 @@ def test_log_probs_after_temperature_are_noted_and_no_reason_to_refuse(servers: 
     result = _tested(local, *map(_vllm, servers))
     [noted] = [check for check in result.checks if check.outcome == "noted"]
     assert (noted.of, noted.name) == ("policy", "log-probs told while sampling")
-    assert noted.reason == "What the agent's own generation tells cannot be used; the model is asked for each action"
+    assert noted.reason == "What the agent's own generation tells is not used; the model is asked for each action"
+    assert result.tells_raw == (False, True)
+
+
+def test_numbers_that_no_softmax_made_are_refused(servers: Servers, local: ModelPair) -> None:
+    servers[0].faults.unnormalised = 60.0
+    failed = _refused(local, *map(_vllm, servers))
+    assert failed == {"policy the likeliest token": "These are no log-probs"}
 
 
 def test_another_rendering_is_noted_with_the_place_where_it_begins(servers: Servers, local: ModelPair) -> None:
@@ -164,7 +172,7 @@ def test_the_command_shows_every_check_and_what_a_step_pays_for(servers: Servers
     assert "A step pays for its new tokens." in words_of(shown)
     found = json.loads(told.read_text(encoding="utf-8"))
     assert found["failed"] == []
-    assert len(found["checks"]) == 15
+    assert len(found["checks"]) == 17
 
 
 def test_the_command_says_what_failed_with_exit_code_1(servers: Servers) -> None:
