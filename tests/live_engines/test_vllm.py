@@ -15,6 +15,8 @@ from live_engines.taxi import APART, episode_steps, furthest
 from pa_demos.taxi.agent import build_agent, first_messages, shown
 from pa_demos.taxi.environment import Taxi
 from pa_demos.taxi.episode import PAIR, RULES
+from pa_demos.taxi.on_vllm import POLICY, REFERENCE
+from pa_demos.taxi.on_vllm import main as run_demo
 from pa_vllm import VLLM
 from pa_vllm.chat import ChatVLLM
 from pa_vllm.ways import WayName
@@ -31,8 +33,6 @@ from pa_middleware.scoring.reading import Query
 
 PYTHON = os.environ.get("PA_VLLM", "")
 pytestmark = pytest.mark.skipif(not PYTHON, reason="PA_VLLM names no Python with vLLM; see make test-engines")
-
-POLICY, REFERENCE = "taxi-policy", "taxi-reference"
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +130,11 @@ def test_guarded_episodes_run_on_what_the_server_tells_of_its_own_tokens(
         [ours], [theirs] = answer.result(), local.score([step])
         assert not any(candidate.retokenized for candidate in ours.candidates)
         assert furthest([ours], [theirs]) < APART
+
+
+def test_the_demo_runs_end_to_end_and_the_guard_helps(urls: tuple[str, str]) -> None:
+    delivered = run_demo(["--policy", urls[0], "--reference", urls[1], "--episodes", "20"])
+    assert delivered["guarded"] > delivered["unguarded"]
 
 
 def _episode(pair: EnginePair, url: str, seed: int) -> list[dict[str, Any]]:
