@@ -69,6 +69,21 @@ def test_log_probs_are_the_models_own_however_the_server_counts(
                 np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+def test_a_server_that_tells_nothing_unless_it_generates_is_asked_to_generate(model: PreTrainedModel) -> None:
+    def tells(answers: Any) -> Any:
+        for answer in answers:
+            if not answer["meta_info"]["completion_tokens"]:
+                answer["meta_info"]["input_token_logprobs"] = answer["meta_info"]["input_token_logprobs"][-1:]
+        return answers
+
+    with SGLangServer(model) as server:
+        server.rewrite = tells
+        found = use(server, lambda source: source.log_probs(QUERIES))
+        assert {body["sampling_params"]["max_new_tokens"] for _, body in server.asked[1:]} == {1}
+    for ours, theirs in zip(found, plainly(model, QUERIES), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("counts", "caches", "pays_for", "says"),
     [
