@@ -14,7 +14,7 @@ from langchain_openai import ChatOpenAI
 
 from pa_middleware.scoring.generated import GENERATED, Generated, with_generated
 from pa_middleware.scoring.messages import reasoning_of
-from pa_vllm.sampling import samples_freely, sampling_of, settings_of
+from pa_vllm.sampling import samples_freely, sampling_of, settings_of, tells_what_runs
 from pa_vllm.written import Written, joined, written_by, written_in
 
 _WRITTEN = "pa_written"
@@ -29,7 +29,8 @@ class ChatVLLM(ChatOpenAI):
     default.
 
     - What is told in another way than expected is left out, and the action is scored from its text: no token ids, a
-      stream without the usage that counts them (`stream_usage`), a turn that a stop string ended.
+      stream without the usage that counts them (`stream_usage`), a turn that a stop string ended. So is all of it where
+      tools are bound with `parallel_tool_calls=False`.
     - Log-probs are left out where the model is held to a form (`response_format`, `tool_choice="required"`, a strict
       tool): vLLM tells them with everything else masked.
     - `response_metadata` has `logprobs` only if they were asked for.
@@ -117,6 +118,7 @@ class _Asked:
     def __init__(self, settings: dict[str, Any]) -> None:
         self._keeps_log_probs = bool(settings.get("logprobs") or settings.get("top_logprobs"))
         self._sampling, self._raw = sampling_of(settings), samples_freely(settings)
+        self._tells = tells_what_runs(settings)
 
     def result(self, result: ChatResult) -> ChatResult:
         """With what was told on each message."""
@@ -140,7 +142,7 @@ class _Asked:
 
     def generated(self, written: Written) -> Generated | None:
         """What to put on a message."""
-        return written.generated(self._sampling, raw=self._raw)
+        return written.generated(self._sampling, raw=self._raw) if self._tells else None
 
 
 class _Stream:

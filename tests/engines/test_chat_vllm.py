@@ -216,6 +216,25 @@ def test_no_log_probs_are_told_where_the_model_is_held_to_a_form(make: Make, bou
     assert told.log_probs == ()
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_told_where_the_server_leaves_calls_out_of_the_message_and_not_out_of_its_tokens(
+    make: Make, way: str
+) -> None:
+    model = make(**_streaming(way))
+    single = _ask(model.bind_tools(TOOLS, parallel_tool_calls=False), way)
+    assert single.tool_calls
+    assert generated_of(single) is None
+    assert generated_of(_ask(model.bind_tools(TOOLS, parallel_tool_calls=True), way))
+    assert generated_of(_ask(model.bind(parallel_tool_calls=False), way)), (
+        "without tools there are no calls to leave out"
+    )
+
+
+@pytest.mark.parametrize("single", [False, 0, "false"])
+def test_it_does_not_matter_how_the_server_is_told_to_keep_one_call(make: Make, single: Any) -> None:
+    assert generated_of(_ask(make(extra_body={"parallel_tool_calls": single}).bind_tools(TOOLS))) is None
+
+
 def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda choice: choice.update({name: value})
 
