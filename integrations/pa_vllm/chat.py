@@ -53,7 +53,8 @@ class ChatVLLM(ChatOpenAI):
         messages = self._convert_input(input_).to_messages()
         for message, each in zip(messages, sent, strict=True):
             if isinstance(message, AIMessage) and (thought := reasoning_of(message)):
-                each["reasoning_content"] = thought
+                # Some versions drop the old name without a word, those before them do not know the new one.
+                each["reasoning"] = each["reasoning_content"] = thought
         if payload.get("logprobs") is None:
             payload["logprobs"] = True
         payload["extra_body"] = {"return_token_ids": True, **(payload.get("extra_body") or {})}
