@@ -282,6 +282,15 @@ def test_a_message_whose_tokens_are_not_known_tells_nothing(
     assert generated_of(message) is None
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_message_tells_which_token_ended_it_where_the_server_does(make: Make, server: VLLMServer, way: str) -> None:
+    model = make(**_streaming(way)).bind_tools(TOOLS)
+    assert "stop_reason" not in _ask(model, way).response_metadata
+    server.rewrite = _rewriting(lambda choice: choice.update(stop_reason=choice["token_ids"][-1]))
+    message = _ask(model, way)
+    assert message.response_metadata["stop_reason"] == _told(message).ids[-1]
+
+
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 @pytest.mark.parametrize(
     "change",
