@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from conftest import Build
+from engines.asking import asking, plainly
 from engines.sglang_server import SGLangServer
 from pa_sglang import SGLang
 from transformers import PreTrainedModel
 
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError
-from pa_middleware.engines.source import Floats
-from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.reading import Query
 
@@ -28,28 +25,9 @@ def model(tiny: Build) -> PreTrainedModel:
     return tiny("llama", 64)
 
 
-def plainly(model: PreTrainedModel, queries: Sequence[Query]) -> list[Floats]:
-    lm = _checked(model)
-    return [lm.log_probs(query.ids[: query.start], [query.scored])[0] for query in queries]
-
-
-@cache
-def _checked(model: PreTrainedModel) -> CausalLM:
-    return CausalLM(model)
-
-
 def use(server: SGLangServer, do: Callable[[SGLang], Awaitable[T]], *, opens: bool = True, **more: Any) -> T:
-    async def run() -> T:
-        # To load the certificates of TLS takes longer than most tests.
-        source = SGLang(server.url, server.name, verify=False, **more)
-        try:
-            if opens:
-                await source.open()
-            return await do(source)
-        finally:
-            await source.close()
-
-    return asyncio.run(run())
+    # To load the certificates of TLS takes longer than most tests.
+    return asking(SGLang(server.url, server.name, verify=False, **more), do, opens=opens)
 
 
 @pytest.mark.parametrize("generates_none", [True, False])
