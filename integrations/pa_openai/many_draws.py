@@ -211,5 +211,5 @@ def _text(messages: Sequence[BaseMessage]) -> str:
 
 def _is_refusal(error: Exception) -> bool:
     """Whether the error may say that several answers are not to be had: of a server, or of a client without `n`."""
-    unknown = isinstance(error, TypeError) and "'n'" in str(error)
+    unknown = isinstance(error, TypeError | ValueError) and "'n'" in str(error)
     return unknown or getattr(error, "status_code", None) in _REFUSED

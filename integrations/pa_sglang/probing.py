@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from pa_middleware.engines.errors import EngineAnswerError, EngineRefusedError
+from pa_middleware.engines.source import Floats
 from pa_middleware.scoring.reading import Ids
 from pa_sglang.rows import PromptRows
 
@@ -30,7 +31,7 @@ class Found:
     lead: int | None
     """`logprob_start_len` lies so many tokens before the first to score; None where only whole prompts are right."""
     generated: int
-    """Tokens to generate: 0, or 1 for a server that refuses that."""
+    """Tokens to generate: 0, or 1 for a server that refuses that, or tells no log-probs with it."""
     pays_for: Literal["new tokens", "whole history"]
     says: str
     """For people to read."""
@@ -57,11 +58,10 @@ async def probe(rows: Rows, *, max_length: int | None, tolerance: float) -> Foun
     ids = tuple(int(token) for token in random.integers(3, 33, length))  # which every vocabulary has
     generated = 0
     try:
-        [whole] = await rows([ids], [0], generated)
+        expected = await _whole(rows, ids, generated)
     except (EngineRefusedError, EngineAnswerError):
         generated = 1
-        [whole] = await rows([ids], [0], generated)
-    expected = whole.log_probs(1)
+        expected = await _whole(rows, ids, generated)
     start = max(1, length - _SCORED)
     await rows([ids], [start], generated)
     [part] = await rows([ids], [start], generated)  # again, so that the cache can serve
@@ -78,3 +78,9 @@ async def probe(rows: Rows, *, max_length: int | None, tolerance: float) -> Foun
     if not part.cached:
         return Found(lead, generated, "whole history", "where the prefix cache gives nothing")
     return Found(lead, generated, "new tokens", "which reads the prefix cache up to logprob_start_len")
+
+
+async def _whole(rows: Rows, ids: Ids, generated: int) -> Floats:
+    """Log-probs of all tokens of a prompt but the first."""
+    [whole] = await rows([ids], [0], generated)
+    return whole.log_probs(1)

@@ -32,6 +32,7 @@ from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.turn_ends import turn_ends
 from pa_transformers.drawn import Drawn
 from pa_transformers.prompt_cache import CACHE_BYTES, PromptReader
+from pa_transformers.settings import check_settings
 from pa_transformers.tool_calls import parse_tool_calls
 
 
@@ -49,6 +50,7 @@ class LocalChatModel(BaseChatModel):
 
     Raises:
         PairError: the tokenizer has no chat template that can be rendered safely.
+        ValueError: on a call with settings that would have no effect, such as `bind(temperature=0)`.
         ContextLengthError: on a call whose prompt leaves no room for a turn.
     """
 
@@ -97,10 +99,7 @@ class LocalChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """The model with tools in its prompt. `tool_choice` cannot be forced on a plain model: only None and "auto"."""
-        if tool_choice not in (None, "auto"):
-            raise ValueError(
-                f"tool_choice is {tool_choice!r}; a local model can only be left to choose: None or 'auto'"
-            )
+        check_settings({"tool_choice": tool_choice, **kwargs})
         bound = self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
         return cast("Runnable[LanguageModelInput, AIMessage]", bound)
 
@@ -117,6 +116,7 @@ class LocalChatModel(BaseChatModel):
     ) -> ChatResult:
         if stop:
             raise ValueError(f"stop is {stop!r}; this model stops at the end of its turn only")
+        check_settings(kwargs)
         prompt = self._renderer.prompt(messages, kwargs.get("tools") or ())
         if self._room(prompt) < 1:
             raise ContextLengthError(

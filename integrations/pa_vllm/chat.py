@@ -12,9 +12,10 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
 
-from pa_middleware.scoring.generated import GENERATED, Generated, with_generated
+from pa_middleware.scoring.exact import STOPPED_BY
+from pa_middleware.scoring.generated import GENERATED, with_generated
 from pa_middleware.scoring.messages import reasoning_of
-from pa_vllm.sampling import samples_freely, sampling_of, settings_of
+from pa_vllm.sampling import samples_freely, sampling_of, settings_of, tells_what_runs
 from pa_vllm.written import Written, joined, written_by, written_in
 
 _WRITTEN = "pa_written"
@@ -29,10 +30,13 @@ class ChatVLLM(ChatOpenAI):
     default.
 
     - What is told in another way than expected is left out, and the action is scored from its text: no token ids, a
-      stream without the usage that counts them (`stream_usage`), a turn that a stop string ended.
+      stream without the usage that counts them (`stream_usage`), a turn that a stop string ended. So is all of it where
+      tools are bound with `parallel_tool_calls=False`.
     - Log-probs are left out where the model is held to a form (`response_format`, `tool_choice="required"`, a strict
       tool): vLLM tells them with everything else masked.
     - `response_metadata` has `logprobs` only if they were asked for.
+    - `response_metadata["stop_reason"]` is the id of the token that ended the turn, where vLLM names it: one of
+      `stop_token_ids`, or of the model's further ends of turn.
     - What the model thought is in `additional_kwargs["reasoning_content"]`, and is sent back with the history, so that
       the server renders the prompt that is scored.
 
@@ -52,7 +56,8 @@ class ChatVLLM(ChatOpenAI):
         messages = self._convert_input(input_).to_messages()
         for message, each in zip(messages, sent, strict=True):
             if isinstance(message, AIMessage) and (thought := reasoning_of(message)):
-                each["reasoning_content"] = thought
+                # Some versions drop the old name without a word, those before them do not know the new one.
+                each["reasoning"] = each["reasoning_content"] = thought
         if payload.get("logprobs") is None:
             payload["logprobs"] = True
         payload["extra_body"] = {"return_token_ids": True, **(payload.get("extra_body") or {})}
@@ -117,14 +122,14 @@ class _Asked:
     def __init__(self, settings: dict[str, Any]) -> None:
         self._keeps_log_probs = bool(settings.get("logprobs") or settings.get("top_logprobs"))
         self._sampling, self._raw = sampling_of(settings), samples_freely(settings)
+        self._tells = tells_what_runs(settings)
 
     def result(self, result: ChatResult) -> ChatResult:
         """With what was told on each message."""
         for generation in result.generations:
             written = self.taken_off(generation)
-            generated = None if written is None else self.generated(written)
-            if generated is not None and isinstance(generation.message, AIMessage):
-                generation.message = with_generated(generation.message, generated)
+            if written is not None and isinstance(generation.message, AIMessage):
+                generation.message = self.telling(generation.message, written)
         return result
 
     def taken_off(self, generation: ChatGeneration) -> Written | None:
@@ -138,9 +143,15 @@ class _Asked:
             generation.message.additional_kwargs["reasoning_content"] = written.reasoning
         return written
 
-    def generated(self, written: Written) -> Generated | None:
-        """What to put on a message."""
-        return written.generated(self._sampling, raw=self._raw)
+    def telling(self, message: AIMessage, written: Written) -> AIMessage:
+        """The message with what was told on it; as it is if that cannot be used."""
+        generated = written.generated(self._sampling, raw=self._raw) if self._tells else None
+        if generated is None:
+            return message
+        message = with_generated(message, generated)
+        if written.stopped_by is not None:
+            message.response_metadata[STOPPED_BY] = written.stopped_by
+        return message
 
 
 class _Stream:
@@ -167,10 +178,11 @@ class _Stream:
             return
         whole = add_ai_message_chunks(*self._messages)
         usage = whole.usage_metadata
-        generated = self._asked.generated(joined(self._parts, None if usage is None else usage["output_tokens"]))
+        written = joined(self._parts, None if usage is None else usage["output_tokens"])
         message = message_chunk_to_message(whole)
-        if generated is None or not isinstance(message, AIMessage):
+        if not isinstance(message, AIMessage):
             return
-        told = with_generated(message, generated).response_metadata.get(GENERATED)
-        if told is not None:
-            yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata={GENERATED: told}))
+        telling = self._asked.telling(message, written).response_metadata
+        if GENERATED in telling:
+            told = {key: telling[key] for key in (GENERATED, STOPPED_BY) if key in telling}
+            yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=told))

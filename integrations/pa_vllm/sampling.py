@@ -51,6 +51,14 @@ def samples_freely(settings: Mapping[str, Any]) -> bool:
     return not held and not strict and _FORMS.isdisjoint(settings)
 
 
+def tells_what_runs(settings: Mapping[str, Any]) -> bool:
+    """Whether the tokens of an answer are those of its message.
+
+    Told to make one call only, vLLM takes the first of several that the model wrote, and tells the tokens of all.
+    """
+    return not settings.get("tools") or settings.get("parallel_tool_calls", True) is True
+
+
 def _is_free(name: str, value: object) -> bool:
     match name, value:
         case "tool_choice", None | "auto" | "none":

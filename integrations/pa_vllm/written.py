@@ -43,6 +43,8 @@ class Written:
     choice: int = 0
     cut: bool = False
     """Whether a stop string ended it: then its text says less than its tokens."""
+    stopped_by: int | None = None
+    """The token that ended it, where the server names it: if it is another than the model's first end of turn."""
 
     def generated(self, sampling: str, *, raw: bool) -> Generated | None:
         """What to put on the message; None if the tokens are not known.
@@ -88,12 +90,14 @@ def joined(parts: Sequence[Written], count: int | None) -> Written:
         ids=ids if ids is not None and alone and len(ids) == count else None,
         log_probs=log_probs,
         cut=any(part.cut for part in parts),
+        stopped_by=next((part.stopped_by for part in parts if part.stopped_by is not None), None),
     )
 
 
 def _written(told: Mapping[str, Any], choice: Mapping[str, Any]) -> Written:
     model, prompt = told.get("model"), _ids(told.get("prompt_token_ids"))
     said = choice.get("message") or choice.get("delta") or {}
+    stop = choice.get("stop_reason")
     reasoning = said.get("reasoning") or said.get("reasoning_content")  # the latter in older servers
     return Written(
         model=model if isinstance(model, str) else "",
@@ -102,7 +106,8 @@ def _written(told: Mapping[str, Any], choice: Mapping[str, Any]) -> Written:
         log_probs=_log_probs(choice.get("logprobs")),
         reasoning=reasoning if isinstance(reasoning, str) else "",
         choice=choice.get("index") or 0,
-        cut=isinstance(choice.get("stop_reason"), str),
+        cut=isinstance(stop, str),
+        stopped_by=stop if type(stop) is int else None,
     )
 
 

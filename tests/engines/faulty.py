@@ -9,16 +9,16 @@ import struct
 import threading
 from http.client import HTTPConnection
 from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from engines.hanging_up import HangingUp, Quiet
+from engines.hanging_up import Front, Quiet
 
 Fault = Literal["reset", "429", "500", "half a body", "no JSON", "a token too few", "NaN", "stall", "redirect", "swap"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 
 
-class Faulty:
+class Faulty(Front):
     """Passes on what it is asked while `fault` is None.
 
     Args:
@@ -27,6 +27,7 @@ class Faulty:
     """
 
     def __init__(self, url: str, swapped: str = "") -> None:
+        super().__init__(_Handler)
         self.behind, self.swapped = url, swapped
         self.fault: Fault | None = None
         self.left: int | None = None
@@ -40,21 +41,11 @@ class Faulty:
         self._released = threading.Event()
         self._lock = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        return self._http.url
-
-    def __enter__(self) -> Self:
-        self._http = HangingUp(self, _Handler)
-        self._serving = self._http.serving()
-        self._serving.__enter__()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        self._serving.__exit__(None, None, None)
+        super().__exit__(kind, error, trace)
 
     def next_fault(self) -> Fault | None:
         """What to do to this request."""

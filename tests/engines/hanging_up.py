@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 
 class HangingUp(ThreadingHTTPServer):
@@ -80,3 +81,29 @@ class Quiet(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class names it so)
         """Silent."""
+
+
+class Front:
+    """Serves while it is entered. Handlers find it as `server.front`.
+
+    Args:
+        handler: of each connection.
+    """
+
+    def __init__(self, handler: type[Quiet]) -> None:
+        self._handler = handler
+
+    @property
+    def url(self) -> str:
+        return self._http.url
+
+    def __enter__(self) -> Self:
+        self._http = HangingUp(self, self._handler)
+        self._serving = self._http.serving()
+        self._serving.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._serving.__exit__(None, None, None)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from engines.hanging_up import HangingUp, Quiet
+from engines.hanging_up import Front, Quiet
 
 
 class Refusal(Exception):
@@ -18,10 +17,11 @@ class Refusal(Exception):
         self.status = status
 
 
-class JsonServer:
+class JsonServer(Front):
     """Serves while it is entered. A subclass answers in `get` and `post`, from threads, and may raise `Refusal`."""
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.asked: list[tuple[str, dict[str, Any]]] = []
         """(path, body) of each POST, in order."""
         self.rewrite: Callable[[Any], Any] = lambda answer: answer
@@ -32,21 +32,6 @@ class JsonServer:
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         raise Refusal(f"there is no {path}", 404)
-
-    @property
-    def url(self) -> str:
-        return self._http.url
-
-    def __enter__(self) -> Self:
-        self._http = HangingUp(self, _Handler)
-        self._serving = self._http.serving()
-        self._serving.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._serving.__exit__(None, None, None)
 
 
 class _Handler(Quiet):

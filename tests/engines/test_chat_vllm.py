@@ -216,6 +216,25 @@ def test_no_log_probs_are_told_where_the_model_is_held_to_a_form(make: Make, bou
     assert told.log_probs == ()
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_is_told_where_the_server_leaves_calls_out_of_the_message_and_not_out_of_its_tokens(
+    make: Make, way: str
+) -> None:
+    model = make(**_streaming(way))
+    single = _ask(model.bind_tools(TOOLS, parallel_tool_calls=False), way)
+    assert single.tool_calls
+    assert generated_of(single) is None
+    assert generated_of(_ask(model.bind_tools(TOOLS, parallel_tool_calls=True), way))
+    assert generated_of(_ask(model.bind(parallel_tool_calls=False), way)), (
+        "without tools there are no calls to leave out"
+    )
+
+
+@pytest.mark.parametrize("single", [False, 0, "false"])
+def test_it_does_not_matter_how_the_server_is_told_to_keep_one_call(make: Make, single: Any) -> None:
+    assert generated_of(_ask(make(extra_body={"parallel_tool_calls": single}).bind_tools(TOOLS))) is None
+
+
 def _set(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda choice: choice.update({name: value})
 
@@ -261,6 +280,15 @@ def test_a_message_whose_tokens_are_not_known_tells_nothing(
     message = _ask(make().bind_tools(TOOLS), way)
     assert message.tool_calls
     assert generated_of(message) is None
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_message_tells_which_token_ended_it_where_the_server_does(make: Make, server: VLLMServer, way: str) -> None:
+    model = make(**_streaming(way)).bind_tools(TOOLS)
+    assert "stop_reason" not in _ask(model, way).response_metadata
+    server.rewrite = _rewriting(lambda choice: choice.update(stop_reason=choice["token_ids"][-1]))
+    message = _ask(model, way)
+    assert message.response_metadata["stop_reason"] == _told(message).ids[-1]
 
 
 @pytest.mark.parametrize("way", ["invoke", "stream"])
@@ -344,8 +372,9 @@ def test_what_the_model_thought_is_kept_and_sent_back(make: Make, server: VLLMSe
     assert generated_of(message) is not None
     _ask(model, way, [*SHOWN, message, HumanMessage("and now?")])
     *_, sent, asked = server.asked[-1][1]["messages"]
-    assert sent["reasoning_content"] == "hm, hm"
-    assert "reasoning_content" not in asked
+    # Versions of vLLM know the one name, the other, or both.
+    assert (sent["reasoning"], sent["reasoning_content"]) == ("hm, hm", "hm, hm")
+    assert not {"reasoning", "reasoning_content"} & asked.keys()
 
 
 @pytest.mark.parametrize("way", ["invoke", "stream"])

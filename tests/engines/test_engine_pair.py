@@ -25,7 +25,7 @@ from pa_middleware.engines.pair import EnginePair
 from pa_middleware.engines.trust import FIRST, Trust
 from pa_middleware.scoring.errors import ContextLengthError, UnscorableActionError
 from pa_middleware.scoring.fingerprint import Identified
-from pa_middleware.scoring.generated import Generated, prompt_digest, with_generated, without_generated
+from pa_middleware.scoring.generated import Generated, generated_of, prompt_digest, with_generated, without_generated
 from pa_middleware.scoring.scorer import ReadsAhead, Step, Submits
 
 Servers = tuple[VLLMServer, VLLMServer]
@@ -174,6 +174,27 @@ def test_log_probs_told_of_another_prompt_or_model_are_not_used(make: Make, serv
     for told in others:
         steps = [_written(pair, seed, **told) for seed in range(FIRST + 1)]
         assert [_requests(servers, lambda step=step: pair.score([step]))[0] for step in steps] == [1] * (FIRST + 1)  # type: ignore[misc]
+
+
+def test_a_turn_that_ended_with_another_of_the_models_ends_is_scored_as_it_is_and_not_asked_about(
+    make: Make, local: ModelPair, servers: Servers
+) -> None:
+    pair = make()
+    [other] = pair.tokenizer.encode("<|pad|>", add_special_tokens=False)
+    assert other not in (pair.renderer.turn_end, pair.tokenizer.eos_token_id)
+    steps, written = [], []
+    for seed in range(FIRST + 1):
+        step = _written(pair, seed)
+        told = generated_of(step.candidates[0])
+        assert told is not None
+        ids = (*told.ids[:-1], other)
+        [log_probs] = local.policy.log_probs(pair.renderer.prompt(step.history, step.tools), [ids])
+        told = replace(told, ids=ids, log_probs=tuple(log_probs.tolist()))
+        steps.append(replace(step, candidates=[with_generated(step.candidates[0], told)]))
+        written.append(ids)
+    counts = [_requests(servers, lambda step=step: pair.score([step])) for step in steps]  # type: ignore[misc]
+    assert counts == [(1, 1)] * FIRST + [(0, 1)]
+    assert [pair.score([step])[0].candidates[0].token_ids for step in steps] == written
 
 
 def test_actions_that_were_nearly_certain_earn_no_trust() -> None:

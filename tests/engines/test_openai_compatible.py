@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from conftest import Build
+from engines.asking import asking, plainly
 from engines.openai_compatible_server import OpenAICompatibleServer
 from pa_openai import OpenAICompatible
 from transformers import PreTrainedModel
 
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError
-from pa_middleware.engines.source import Floats
-from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.reading import Query
 
@@ -27,30 +24,11 @@ def model(tiny: Build) -> PreTrainedModel:
     return tiny("llama", 64)
 
 
-def plainly(model: PreTrainedModel, queries: Sequence[Query]) -> list[Floats]:
-    lm = _checked(model)
-    return [lm.log_probs(query.ids[: query.start], [query.scored])[0] for query in queries]
-
-
-@cache
-def _checked(model: PreTrainedModel) -> CausalLM:
-    return CausalLM(model)
-
-
 def use(
     server: OpenAICompatibleServer, do: Callable[[OpenAICompatible], Awaitable[T]], *, opens: bool = True, **more: Any
 ) -> T:
-    async def run() -> T:
-        # To load the certificates of TLS takes longer than most tests.
-        source = OpenAICompatible(server.url, "policy", verify=False, **more)
-        try:
-            if opens:
-                await source.open()
-            return await do(source)
-        finally:
-            await source.close()
-
-    return asyncio.run(run())
+    # To load the certificates of TLS takes longer than most tests.
+    return asking(OpenAICompatible(server.url, "policy", verify=False, **more), do, opens=opens)
 
 
 @pytest.mark.parametrize("hides_end", [True, False])

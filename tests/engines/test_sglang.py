@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 from conftest import Build
+from engines.asking import asking, plainly
 from engines.sglang_server import SGLangServer
 from pa_sglang import SGLang
 from transformers import PreTrainedModel
 
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError
-from pa_middleware.engines.source import Floats
-from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.reading import Query
 
@@ -28,28 +25,9 @@ def model(tiny: Build) -> PreTrainedModel:
     return tiny("llama", 64)
 
 
-def plainly(model: PreTrainedModel, queries: Sequence[Query]) -> list[Floats]:
-    lm = _checked(model)
-    return [lm.log_probs(query.ids[: query.start], [query.scored])[0] for query in queries]
-
-
-@cache
-def _checked(model: PreTrainedModel) -> CausalLM:
-    return CausalLM(model)
-
-
 def use(server: SGLangServer, do: Callable[[SGLang], Awaitable[T]], *, opens: bool = True, **more: Any) -> T:
-    async def run() -> T:
-        # To load the certificates of TLS takes longer than most tests.
-        source = SGLang(server.url, server.name, verify=False, **more)
-        try:
-            if opens:
-                await source.open()
-            return await do(source)
-        finally:
-            await source.close()
-
-    return asyncio.run(run())
+    # To load the certificates of TLS takes longer than most tests.
+    return asking(SGLang(server.url, server.name, verify=False, **more), do, opens=opens)
 
 
 @pytest.mark.parametrize("generates_none", [True, False])
@@ -67,6 +45,21 @@ def test_log_probs_are_the_models_own_however_the_server_counts(
             for ours, theirs in zip(found, plainly(model, QUERIES), strict=True):
                 assert ours.dtype == np.float32
                 np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_server_that_tells_nothing_unless_it_generates_is_asked_to_generate(model: PreTrainedModel) -> None:
+    def tells(answers: Any) -> Any:
+        for answer in answers:
+            if not answer["meta_info"]["completion_tokens"]:
+                answer["meta_info"]["input_token_logprobs"] = answer["meta_info"]["input_token_logprobs"][-1:]
+        return answers
+
+    with SGLangServer(model) as server:
+        server.rewrite = tells
+        found = use(server, lambda source: source.log_probs(QUERIES))
+        assert {body["sampling_params"]["max_new_tokens"] for _, body in server.asked[1:]} == {1}
+    for ours, theirs in zip(found, plainly(model, QUERIES), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize(

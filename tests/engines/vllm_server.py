@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any
 
-from engines.hanging_up import HangingUp, Quiet
+from engines.hanging_up import Front, Quiet
 from engines.served_model import Faults, ServedModel
 from engines.vllm_answers import Answers, Refusal
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 WAYS = frozenset({"ids", "generate", "completions"})
 
 
-class VLLMServer:
+class VLLMServer(Front):
     """Serves while it is entered.
 
     Args:
@@ -43,6 +42,7 @@ class VLLMServer:
         tells_cached: bool = True,
         root: str | None = None,
     ) -> None:
+        super().__init__(_Handler)
         eos = model.generation_config.eos_token_id if model.generation_config else None
         self.faults = Faults()
         self.model = ServedModel(model, self.faults, eos if isinstance(eos, int) else None)
@@ -51,21 +51,6 @@ class VLLMServer:
         """(path, body) of each POST, in order."""
         self.rewrite: Callable[[str, Any], Any] = lambda path, answer: answer
         """What becomes of an answer before it is sent, given its path."""
-
-    def __enter__(self) -> VLLMServer:
-        self._http = HangingUp(self, _Handler)
-        self._serving = self._http.serving()
-        self._serving.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._serving.__exit__(None, None, None)
-
-    @property
-    def url(self) -> str:
-        return self._http.url
 
     def paths(self) -> Sequence[str]:
         return [path for path, _ in self.asked]

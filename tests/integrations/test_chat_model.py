@@ -21,6 +21,7 @@ from langgraph.graph import START, StateGraph
 from pa_demos.taxi.actions import ActionTable
 from pa_demos.taxi.environment import ACTION_COUNT, MALFORMED, Taxi, action_of, active_states, goal, observation
 from pa_demos.taxi.prompt import TOOLS, prompt_text, window
+from pa_openai import ManyDraws
 from pa_transformers import LocalChatModel
 from pa_transformers.drawn import Drawn
 from scipy.stats import chi2
@@ -187,6 +188,15 @@ def test_the_draws_of_a_step_are_the_same_under_one_seed(model: LocalChatModel) 
     assert _step(model.with_seed(7), 4) == _step(model.with_seed(7), 4)
 
 
+def test_with_many_draws_around_it_a_step_has_them_made_at_once_too(model: LocalChatModel, rows: list[int]) -> None:
+    many = ManyDraws(model).bind_tools(Taxi(0).tools())
+    with together(Together(3)) as step:
+        for wanted in (3, 2, 1):
+            step.wanted = wanted
+            assert _action(many.invoke(SHOWN)) != MALFORMED
+    assert rows == [3]
+
+
 def test_outside_of_a_guard_draws_are_made_one_by_one(model: LocalChatModel, rows: list[int]) -> None:
     _draws(model, 3)
     assert _step(model, 1)
@@ -295,6 +305,46 @@ def test_a_choice_of_tool_that_cannot_be_forced_is_refused(model: LocalChatModel
     with pytest.raises(ValueError, match=r"tool_choice is .*; a local model can only be left to choose"):
         model.bind_tools([], tool_choice=choice)
     assert _ask(model, tool_choice="auto").tool_calls
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("max_tokens", 1),
+        ("max_new_tokens", 1),
+        ("response_format", {"type": "json_object"}),
+        ("stream", True),
+        ("n", 2),
+    ],
+)
+def test_a_setting_of_one_call_that_would_have_no_effect_is_refused(
+    model: LocalChatModel, name: str, value: Any
+) -> None:
+    said = rf"the setting '{name}' is .* and would have no effect; a call of a local model takes 'tools', and "
+    with pytest.raises(ValueError, match=said):
+        model.bind(**{name: value}).invoke(SHOWN)
+    with pytest.raises(ValueError, match=said):
+        asyncio.run(model.bind(**{name: value}).ainvoke(SHOWN))
+    with pytest.raises(ValueError, match=said):
+        model.bind_tools(Taxi(0).tools(), **{name: value})
+    assert model.bind(**{name: None}).invoke(SHOWN)
+
+
+@pytest.mark.parametrize("choice", ["any", "required", "none", {"type": "function"}])
+def test_a_choice_of_tool_cannot_be_bound_either(model: LocalChatModel, choice: Any) -> None:
+    with pytest.raises(ValueError, match=r"tool_choice is .*; a local model can only be left to choose"):
+        model.bind(tool_choice=choice).invoke(SHOWN)
+
+
+def test_structured_output_is_refused_and_that_is_said(model: LocalChatModel) -> None:
+    with pytest.raises(ValueError, match="as with_structured_output and response_format want it, cannot be had of it"):
+        model.with_structured_output({"title": "Answer", "type": "object", "properties": {}})
+
+
+def test_settings_that_change_nothing_are_none_to_refuse(model: LocalChatModel) -> None:
+    bound = model.bind(tool_choice="auto", stream=False, ls_structured_output_format={"kwargs": {}, "schema": {}})
+    assert bound.invoke(SHOWN)
 
 
 def test_stop_words_are_refused(model: LocalChatModel) -> None:
