@@ -32,7 +32,10 @@ def replay(
     draws: Annotated[int, typer.Option(min=1, help="Candidates for that step, of which the best is taken.")] = 8,
     rule: Annotated[
         Literal["lowest", "lowest_sum", "sharpest_fall", "first_below"] | None,
-        typer.Option(help="What makes a step decisive; by default lowest.", show_default=False),
+        typer.Option(
+            help="What makes a step decisive; by default the earliest score below -beta, or the lowest where none is.",
+            show_default=False,
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Score that --rule first_below looks below.", show_default=False)

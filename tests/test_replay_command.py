@@ -71,7 +71,7 @@ def test_both_outcomes_are_shown_side_by_side_within_80_columns(module: Any) -> 
     words = words_of(result)
     for part in (
         "Run run: failed after 4 steps, 4 draws.",
-        '1 act {"x": -5.0} -5 -5 5',  # suspect, with what it is ranked by and its margin
+        '1 act {"x": -5.0} -5 -1 1',  # suspect, with what it is ranked by and its margin
         "Drawn again at step 1",
         '0 act {"x": 4.0} +4 taken',
         "2 act -5 same as 1",
@@ -89,7 +89,7 @@ def test_the_file_holds_what_was_shown(module: Any, tmp_path: File) -> None:
     assert _run("run", "--draws", 3, "--json", tmp_path / "new" / "r.json").exit_code == 0
     told = json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8"))
     assert (told["flipped"], told["flipped_at"]) == (True, 1)
-    assert told["suspects"][0] == {"step": 1, "value": -5.0, "margin": 5.0}
+    assert told["suspects"][0] == {"step": 1, "value": -1.0, "margin": 1.0}
     assert told["original"]["steps"][1] == {"action": 'act {"x": -5.0}', "score": -5.0}
     [attempt] = told["attempts"]
     assert (attempt["step"], attempt["succeeded"], attempt["spent"]["draws"]) == (1, True, 5)

@@ -158,7 +158,8 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
     shortest = min(run.length for run in went_on or runs)
     prefix = min(plan.prefix or shortest, shortest)
     scores = tuple(
-        None if went_on and run.stopped and run.length <= prefix else run.score(plan.aggregation, prefix) for run in runs
+        None if went_on and run.stopped and run.length <= prefix else run.score(plan.aggregation, prefix)
+        for run in runs
     )
     if not _scored(runs, scores):
         raise SelectionError(
