@@ -206,6 +206,18 @@ def test_a_name_that_stands_for_no_app_is_refused(module: Any, app: str, words: 
     _refused(_run("run", app=app), words)
 
 
+def test_an_environment_variable_names_the_app_where_no_option_does(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module.app = _replayable()
+    monkeypatch.delenv("PA_MIDDLEWARE_APP", raising=False)
+    _refused(_run("run", app=None), "--app: missing; give module:name of the agent that made the run")
+    _refused(_run("run", app=None), "or set PA_MIDDLEWARE_APP to it")
+    monkeypatch.setenv("PA_MIDDLEWARE_APP", "made_app:app")
+    assert _run("run", "--from", "decisive", "--draws", "8", app=None).exit_code == 0
+    _refused(_run("run", app="made_app:other"), "has no attribute 'other'")  # the option goes before it
+
+
 def test_what_an_app_raises_is_its_own(module: Any) -> None:
     def app() -> Replayable:
         raise KeyError("mine")
