@@ -162,10 +162,8 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
         for run in runs
     )
     if not _scored(runs, scores):
-        raise SelectionError(
-            f"no run{' that the guard let go on' if len(went_on) < len(runs) else ''} has a score for each of its first "
-            f"{prefix} steps; the records say what failed"
-        )
+        some = "no run that the guard let go on has" if len(went_on) < len(runs) else "no run has"
+        raise SelectionError(f"{some} a score for each of its first {prefix} steps; the records say what failed")
     return BestOfN(tuple(runs), scores, prefix, plan.aggregation, tuple(failed))
 
 
