@@ -158,8 +158,10 @@ def whole_runs(work: Work) -> Report:
                     "length": float(chosen(values, lengths).mean()),
                 }
             report[f"{signal} | first {first} steps"] = entry
-            told = {name: f"{one['minus_random']}, {one['length']:.1f}" for name, one in entry.items()}
-            rows.append({"steps": first, "chosen by": signal} | told)
+            told: dict[str, object] = {
+                name: f"{one['minus_random']}, {one['length']:.1f}" for name, one in entry.items()
+            }
+            rows.append({"steps": first, "chosen by": signal, **told})
     show(
         f"Best of {RUNS} whole runs of the reference, {len(tasks)} tasks: success minus a random run's, and the "
         "length of the run chosen",

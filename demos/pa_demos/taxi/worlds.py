@@ -72,8 +72,8 @@ class TaxiWorlds:
             taxi = self._again(fork.source, () if told is None else told.actions)
         if told is not None and told.observation != taxi.observation:
             raise WorldError(
-                f"{fork.target!r} begins with a conversation in which the taxi is seen as {told.observation!r:.100}, and "
-                f"its taxi stands otherwise: {taxi.observation!r}; is it of another seed?"
+                f"the conversation that {fork.target!r} begins with saw {told.observation!r:.100} last, and its taxi "
+                f"stands otherwise: {taxi.observation!r}; is it of another seed?"
             )
         self._taxis[fork.target] = taxi if self._rain is None else taxi.after(taxi.steps, rain=self._rain(fork))
 
