@@ -22,6 +22,7 @@ from benchmarks.selection_chance import Floats
 from benchmarks.selection_figures import Figure, Report, difference, mean, show
 from benchmarks.selection_suspects import DRAWS, Failed, failed, suspects
 from benchmarks.selection_tables import Agent
+from benchmarks.selection_twin import Bools
 from benchmarks.selection_worlds import Worlds, build
 from pa_middleware import Rules
 from pa_middleware.selection import replay
@@ -88,7 +89,7 @@ def _of(work: Work, agent: Agent, runs: Failed, count: int, in_graphs: int) -> R
         "failed_runs_in_graphs": in_graphs * len(outcomes) // count,
     }
     for tries in _TRIES:
-        report |= _simulated(outcomes, order, can, tries) | _in_graphs(outcomes, attempts, ran, tries)
+        report |= _simulated(runs, order, tries) | _in_graphs(runs, order, attempts, ran, tries)
     report["chance_of_success"] = _lifts(runs, order)
     differing = sum(_differs(outcomes[run], order, run, each) for run, each in zip(ran, attempts, strict=True))
     show(
@@ -105,41 +106,51 @@ def _of(work: Work, agent: Agent, runs: Failed, count: int, in_graphs: int) -> R
     return report | {"graph_against_simulation": agreed(f"replays, {agent}", differing)}
 
 
-def _simulated(outcomes: Floats, order: Mapping[str, list[list[int]]], can: Any, tries: int) -> Report:
-    """Every rule and signal, over all runs that can be flipped."""
-    by_chance = _random_tries(outcomes[can], tries)
-    flipped = {
-        name: np.array([outcomes[run, steps[run][:tries]].max() for run in can.tolist()])
-        for name, steps in order.items()
-    }
-    return {
-        f"{name} | {tries}": _entry(values, by_chance, flipped["lowest"])
-        for name, values in {**flipped, "random step": by_chance}.items()
-    }
+def _simulated(runs: Failed, order: Mapping[str, list[list[int]]], tries: int) -> Report:
+    """Every rule and signal, and steps at random, over all runs that can be flipped."""
+    can = np.flatnonzero(runs.flippable).tolist()
+    beside = _beside(runs, order, can, tries)
+    flipped = {name: _flipped(runs, steps, can, tries) for name, steps in order.items()}
+    flipped["random step"] = beside["random"]
+    flipped["random changed step"] = _random_tries(runs.outcomes[can], tries, runs.changed[can])
+    return {f"{name} | {tries}": _entry(values, beside) for name, values in flipped.items()}
 
 
-def _in_graphs(outcomes: Floats, attempts: Sequence[Mapping[Way, Attempts]], ran: list[int], tries: int) -> Report:
-    """What `replay` did, over the runs that can be flipped and ran in graphs."""
+def _in_graphs(
+    runs: Failed,
+    order: Mapping[str, list[list[int]]],
+    attempts: Sequence[Mapping[Way, Attempts]],
+    ran: list[int],
+    tries: int,
+) -> Report:
+    """What `replay` did, over the runs that can be flipped and ran in graphs; next to simulated ones."""
+    beside = _beside(runs, order, ran, tries)
     flipped = {
         way: np.array([float(any(won for _, won in each[way][:tries])) for each in attempts]) for way in get_args(Way)
     }
     if tries > 1:
         del flipped["random step"]  # one attempt was made
-    by_chance = _random_tries(outcomes[ran], tries)
+    return {f"{way}, in graphs | {tries}": _entry(values, beside) for way, values in flipped.items()}
+
+
+def _flipped(runs: Failed, steps: list[list[int]], rows: list[int], tries: int) -> Floats:
+    """[R]: 1 where one of so many suspects flips the run."""
+    return np.array([runs.outcomes[row, steps[row][:tries]].max() for row in rows])
+
+
+def _beside(runs: Failed, order: Mapping[str, list[list[int]]], rows: list[int], tries: int) -> dict[str, Floats]:
+    """[R]: what the others are compared with."""
     return {
-        f"{way}, in graphs | {tries}": _entry(values, by_chance, flipped["lowest"]) for way, values in flipped.items()
+        "random": _random_tries(runs.outcomes[rows], tries),
+        **{name: _flipped(runs, order[name], rows, tries) for name in ("lowest", "first changed")},
     }
 
 
-def _entry(flipped: Floats, by_chance: Floats, lowest: Floats) -> Report:
-    """How many of the flippable runs were flipped; next to as many random steps, and to `lowest`; and next to half."""
+def _entry(flipped: Floats, beside: Mapping[str, Floats]) -> Report:
+    """How many of the flippable runs were flipped; less what others flip with as many tries; and next to half."""
     flips = mean(flipped)
-    return {
-        "flips": flips,
-        "minus_random": difference(flipped, by_chance),
-        "minus_lowest": difference(flipped, lowest),
-        "half": _beside_half(flips),
-    }
+    less = {f"minus_{name.replace(' ', '_')}": difference(flipped, values) for name, values in beside.items()}
+    return {"flips": flips, **less, "half": _beside_half(flips)}
 
 
 def _beside_half(flips: Figure) -> Literal["above", "below", "not told apart"]:
@@ -147,11 +158,13 @@ def _beside_half(flips: Figure) -> Literal["above", "below", "not told apart"]:
     return "above" if flips.low > 0.5 else "below" if flips.high < 0.5 else "not told apart"
 
 
-def _random_tries(here: Floats, tries: int) -> Floats:
-    """[E]: the chance that one of so many different random steps flips the run; exact."""
-    bad = (here == 0).sum(axis=1)
-    none = [math.comb(int(count), tries) / math.comb(HORIZON, tries) for count in bad]
-    return 1 - np.array(none)
+def _random_tries(here: Floats, tries: int, among: Bools | None = None) -> Floats:
+    """[E]: the chance that one of so many different random steps flips the run, among all or some of them; exact."""
+    allowed = np.ones(here.shape, dtype=bool) if among is None else among
+    counts = zip((allowed & (here == 0)).sum(axis=1).tolist(), allowed.sum(axis=1).tolist(), strict=True)
+    return np.array(
+        [1 - math.comb(bad, min(tries, every)) / math.comb(every, min(tries, every)) for bad, every in counts]
+    )
 
 
 def _differs(outcomes: Floats, order: Mapping[str, list[list[int]]], run: int, ways: Mapping[Way, Attempts]) -> bool:
@@ -167,7 +180,8 @@ def _differs(outcomes: Floats, order: Mapping[str, list[list[int]]], run: int, w
 def _lifts(runs: Failed, order: Mapping[str, list[list[int]]]) -> Report:
     """By how much a replayed step raises the chance of success if all later luck is new; all failed runs."""
     rows = np.arange(len(runs.lift))
-    first = {name: runs.lift[rows, [steps[0] for steps in order[name]]] for name in ("decisive", "lowest")}
+    named = ("decisive", "lowest", "first changed")
+    first = {name: runs.lift[rows, [steps[0] for steps in order[name]]] for name in named}
     return {
         **{f"lift, {name}": mean(values) for name, values in first.items()},
         "lift, random step": mean(runs.lift.mean(axis=1)),

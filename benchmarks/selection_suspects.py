@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from pa_demos.taxi.environment import HORIZON
@@ -21,7 +22,7 @@ _WORLDS = 100_000
 """Of a seed; the next seed's begin behind them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Failed:
     """E failed runs of an agent, as many from each seed, and what a replay of each of their steps comes to."""
 
@@ -34,10 +35,15 @@ class Failed:
     lift: Floats
     """[E, 30]: by how much that action raises the agent's own chance of success if all later luck is new; exact."""
 
-    @property
+    @cached_property
     def outcomes(self) -> Floats:
         """[E, 30]: 1 where a replay of the step makes the run succeed."""
         return np.take_along_axis(self.saved, self.taken[..., None], axis=2)[..., 0].astype(np.float64)
+
+    @property
+    def changed(self) -> Bools:
+        """[E, 30]: whether a replay of the step takes another action at all."""
+        return np.asarray(self.taken != self.course.actions)
 
     @property
     def flippable(self) -> Bools:
@@ -77,11 +83,12 @@ def failed(work: Work, agent: Agent, seeds: int, count: int) -> Failed:
 def suspects(work: Work, runs: Failed) -> dict[str, list[list[int]]]:
     """Steps of each run, most suspect first; `decisive` is the default of `replay`.
 
-    The last one knows what no score can know, how much each replay raises the agent's own chance of success.
+    `first changed` needs no attribution, it is the first step for which the draws hold a better action. The last one
+    knows what no score can know, how much each replay raises the agent's own chance of success.
     """
     states, actions = runs.course.states, runs.course.actions
     score, policy = (table[states, actions, 0] for table in (work.tables.score, work.tables.policy))
-    rows = score.tolist()
+    rows, steps = score.tolist(), np.arange(HORIZON, dtype=np.float64)
     found: dict[str, list[tuple[Suspect, ...]]] = {
         "decisive": [attribute(row) for row in np.maximum(score, THRESHOLD).tolist()],
         "lowest": [attribute(row) for row in rows],
@@ -89,6 +96,7 @@ def suspects(work: Work, runs: Failed) -> dict[str, list[list[int]]]:
         "sharpest_fall": [attribute(row, "sharpest_fall") for row in rows],
         "lowest exact advantage": [attribute(row) for row in work.tables.exact[states, actions].tolist()],
         "lowest policy log-prob": [attribute(row) for row in policy.tolist()],
+        "first changed": [attribute(row) for row in np.where(runs.changed, steps, steps + HORIZON).tolist()],
         "largest exact lift, known": [attribute(row) for row in (-runs.lift).tolist()],
     }
     return {name: [[suspect.step for suspect in each] for each in runs] for name, runs in found.items()}
