@@ -85,6 +85,7 @@ def _of(work: Work, agent: Agent, runs: Failed, count: int, in_graphs: int) -> R
         "failed_runs": len(outcomes),
         "could_be_flipped": mean(runs.flippable.astype(np.float64)),
         "changes_that_flip_a_flippable_run": float(runs.saved[can].mean()),
+        "steps_that_a_replay_changes": float(runs.changed[can].mean()),
         "best_step_known": mean(outcomes[can].max(axis=1)),
         "failed_runs_in_graphs": in_graphs * len(outcomes) // count,
     }
