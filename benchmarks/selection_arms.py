@@ -145,6 +145,24 @@ def mismatches(outcomes: Sequence[Outcome], course: Course) -> int:
 
 
 def repeated(work: Work, arm: Arm, seeds: Sequence[int]) -> Report:
-    """Whether an arm does the same twice under one seed."""
+    """That an arm does the same twice under one seed.
+
+    Raises:
+        RuntimeError: it does not.
+    """
     first, second = work.outcomes(arm, seeds), work.outcomes(arm, seeds)
-    return {"episodes": len(seeds), "differing": sum(a != b for a, b in zip(first, second, strict=True))}
+    differing = sum(a != b for a, b in zip(first, second, strict=True))
+    return {"episodes": len(seeds), "differing": agreed("the same arm twice", differing)}
+
+
+def agreed(what: str, differing: int) -> int:
+    """0, as must be: figures of episodes that are not what they are taken for are worth nothing.
+
+    Raises:
+        RuntimeError: some differ.
+    """
+    if differing:
+        raise RuntimeError(
+            f"{what}: {differing} episodes differ where none may; no figure of this part can be relied on"
+        )
+    return 0

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pa_demos.taxi.environment import Taxi
 
-from benchmarks.selection_arms import Arm, Outcome, Work, mismatches, repeated, successes
+from benchmarks.selection_arms import Arm, Outcome, Work, agreed, mismatches, repeated, successes
 from benchmarks.selection_figures import Figure, Report, difference, mean, share, show
 from benchmarks.selection_tables import SPOKEN, Agent, Selector
 from benchmarks.selection_twin import run
@@ -45,7 +45,8 @@ def selectors(work: Work) -> Report:
         for name in arms
     }
     simulated = [name for name in arms if name != "random"]
-    report["graph_against_simulation"] = sum(mismatches(outcomes[name], work.twin(arms[name])) for name in simulated)
+    differing = sum(mismatches(outcomes[name], work.twin(arms[name])) for name in simulated)
+    report["graph_against_simulation"] = agreed("graphs and simulation", differing)
     report["same_twice"] = repeated(work, arms["progress advantage"], work.seeds[:20])
     show(
         f"Best of 4 of the reference's actions, {len(work.seeds)} episodes each",
@@ -77,7 +78,7 @@ def numbers(work: Work, sample: Sequence[int]) -> Report:
             report[f"{agent} | {draws}"] = entry
             rows.append({"agent": agent, "N": draws, **_row(entry)})
     show("Agents and numbers of draws: success", rows, f"episodes that differ from graphs: {differing}")
-    return report | {"graph_against_simulation": differing}
+    return report | {"graph_against_simulation": agreed("numbers of draws", differing)}
 
 
 def wordings(work: Work, sample: Sequence[int]) -> Report:
@@ -98,7 +99,7 @@ def wordings(work: Work, sample: Sequence[int]) -> Report:
         rows,
         f"The pair never wrote a text before a call. Episodes that differ from graphs: {differing}",
     )
-    return report | {"graph_against_simulation": differing}
+    return report | {"graph_against_simulation": agreed("wordings", differing)}
 
 
 def stopping(work: Work) -> Report:

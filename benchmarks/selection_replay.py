@@ -2,38 +2,39 @@
 
 Which runs a single change could flip is known exactly: every action is tried at every step, all else equal (the same
 rain, the same dice of the agent). A replay draws 8 new candidates at its step, takes the best by progress advantage and
-runs on with the old dice. `replay` does it in graphs for two rules and for a random step; the other rules are
-simulated, and the simulation of those that ran is compared with the graphs.
+runs on with the old dice. All rules are simulated; `replay` does the same in graphs for its default, for `lowest` and
+for a random step, and must choose the same steps and come to the same outcomes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 from langgraph.checkpoint.memory import InMemorySaver
 from pa_demos.taxi.agent import first_messages
 from pa_demos.taxi.environment import HORIZON, Taxi
 
-from benchmarks.selection_arms import Arm, Work, known, scorer
-from benchmarks.selection_chance import Chance, Floats, Whole
-from benchmarks.selection_figures import Report, difference, mean, show
+from benchmarks.selection_arms import Arm, Work, agreed, known, scorer
+from benchmarks.selection_chance import Floats
+from benchmarks.selection_figures import Figure, Report, difference, mean, show
+from benchmarks.selection_suspects import DRAWS, Failed, failed, suspects
 from benchmarks.selection_tables import Agent
-from benchmarks.selection_twin import Bools, Choice, Course, chances, flips, run
+from benchmarks.selection_twin import Bools
 from benchmarks.selection_worlds import Worlds, build
 from pa_middleware import Rules
-from pa_middleware.debugging.attribution import Suspect, attribute
 from pa_middleware.selection import replay
 
-Way = Literal["lowest, two tries", "first_below", "random step"]
-_WAYS: tuple[Way, ...] = get_args(Way)
+Way = Literal["decisive", "lowest", "random step"]
 AGENTS: tuple[Agent, ...] = ("policy, 10 % random", "policy", "reference")
-THRESHOLD = -1.0
-"""Of `first_below`: the policy takes the action less than 1/e as often as the reference."""
-DRAWS = 8
 _TRIES = (1, 2, 3)
 """How many suspects are replayed, one after another, until one flips the run."""
+_MOST = max(_TRIES)
+
+Attempts = list[tuple[int, bool]]
+"""Step and outcome of each, in the order made."""
 
 
 def random_step(seed: int) -> int:
@@ -41,26 +42,24 @@ def random_step(seed: int) -> int:
     return int(np.random.default_rng((seed, HORIZON, 1)).integers(HORIZON))
 
 
-def replays(agent: Agent, seed: int) -> dict[Way, list[tuple[int, bool]]]:
-    """Steps and outcomes of each way's attempts, of one failed run, in graphs."""
+def replays(agent: Agent, seed: int) -> dict[Way, Attempts]:
+    """Each way's attempts of one failed run, in graphs."""
     worlds = Worlds(seed, again=True)
     graph = build(worlds, Arm(agent).driver(known()), scorer("progress advantage"), Rules(mode="shadow")).compile(
         checkpointer=InMemorySaver()
     )
-    state = graph.invoke(
-        {"messages": first_messages(Taxi(seed))}, {"configurable": {"thread_id": "run"}}, durability="sync"
-    )
-    scores = [record["score"] for record in state["pa"]]
-    found = {}
-    for way in _WAYS:
-        below = way == "first_below" and min(scores) < THRESHOLD  # else the rule suspects nothing
+    graph.invoke({"messages": first_messages(Taxi(seed))}, {"configurable": {"thread_id": "run"}}, durability="sync")
+    asked: dict[Way, dict[str, Any]] = {
+        "decisive": {"tries": _MOST},
+        "lowest": {"tries": _MOST, "rule": "lowest"},
+        "random step": {"step": random_step(seed)},
+    }
+    found: dict[Way, Attempts] = {}
+    for way, settings in asked.items():
         done = replay(
             graph,
             "run",
-            step=random_step(seed) if way == "random step" else "decisive",
-            rule="first_below" if below else "lowest",
-            threshold=THRESHOLD if below else None,
-            tries=2 if way == "lowest, two tries" else 1,
+            **settings,
             draws=DRAWS,
             fork_environment=worlds.fork,
             succeeded=lambda run: worlds.taxi(run.thread).success,
@@ -71,119 +70,121 @@ def replays(agent: Agent, seed: int) -> dict[Way, list[tuple[int, bool]]]:
     return found
 
 
-def failed(work: Work, agent: Agent, seeds: int, count: int) -> tuple[Chance, Course]:
-    """So many failed runs of an agent from each of the seeds; as many worlds are tried as that takes."""
-    choice, places = Arm(agent).choice(work.tables), []
-    for seed in range(seeds):
-        lost: list[int] = []
-        for begin in range(0, 10_000, 500):
-            numbers = list(range(seed * 10_000 + begin, seed * 10_000 + begin + 500))
-            course = run(choice, Chance.of(numbers, draws=1))
-            lost += np.array(numbers)[~course.success].tolist()
-            if len(lost) >= count:
-                break
-        places += lost[:count]
-    chance = Chance.of(places, draws=1, again=True)
-    return chance, run(choice, chance)
+def replaying(work: Work, seeds: int, count: int, in_graphs: int) -> Report:
+    """All agents: so many failed runs of each seed, the first of them in graphs as well."""
+    return {agent: _of(work, agent, failed(work, agent, seeds, count), count, in_graphs) for agent in AGENTS}
 
 
-def replaying(work: Work, seeds: int, count: int) -> Report:
-    """All agents."""
-    report: Report = {}
-    for agent in AGENTS:
-        report[agent] = _of(work, agent, *failed(work, agent, seeds, count))
-    return report
-
-
-def _of(work: Work, agent: Agent, chance: Chance, course: Course) -> Report:
-    choice = Arm(agent).choice(work.tables)
-    saved = flips(choice, chance, course)
-    outcomes = _outcomes(work, choice, chance, course, saved)
-    can = np.flatnonzero(saved.any(axis=(1, 2)))
-    here = outcomes[can]
-    suspects = _suspects(work, course)
-    by_chance = {tries: _random_tries(here, tries) for tries in _TRIES}
-    ran = work.each(replays, agent, chance.seeds[can].tolist())
+def _of(work: Work, agent: Agent, runs: Failed, count: int, in_graphs: int) -> Report:
+    order = suspects(work, runs)
+    can = np.flatnonzero(runs.flippable)
+    outcomes = runs.outcomes
+    ran = can[can % count < in_graphs].tolist()
+    attempts = work.each(replays, agent, runs.chance.seeds[ran].tolist())
     report: Report = {
-        "failed_runs": len(chance.seeds),
-        "could_be_flipped": mean(np.any(saved, axis=(1, 2)).astype(np.float64)),
-        "changes_that_flip_a_flippable_run": float(saved[can].mean()),
-        "best_step_known": mean(here.max(axis=1)),
+        "failed_runs": len(outcomes),
+        "could_be_flipped": mean(runs.flippable.astype(np.float64)),
+        "changes_that_flip_a_flippable_run": float(runs.saved[can].mean()),
+        "steps_that_a_replay_changes": float(runs.changed[can].mean()),
+        "best_step_known": mean(outcomes[can].max(axis=1)),
+        "failed_runs_in_graphs": in_graphs * len(outcomes) // count,
     }
-    for way in _WAYS:
-        flipped = np.array([float(any(won for _, won in each[way])) for each in ran])
-        tries = 2 if way == "lowest, two tries" else 1
-        report[f"{way}, in graphs"] = _entry(flipped, by_chance[tries])
     for tries in _TRIES:
-        for name, order in suspects.items():
-            flipped = np.array([here[row, order[run][:tries]].max() for row, run in enumerate(can.tolist())])
-            report[f"{name} | {tries}"] = _entry(flipped, by_chance[tries])
-        report[f"random step | {tries}"] = _entry(by_chance[tries], by_chance[tries])
-    report["graph_against_simulation"] = sum(
-        won != (here[row, step] > 0) for row, each in enumerate(ran) for way in _WAYS for step, won in each[way]
-    )
-    report["chance_of_success"] = _lifts(work, agent, chance, course, [steps[0] for steps in suspects["lowest"]])
+        report |= _simulated(runs, order, tries) | _in_graphs(runs, order, attempts, ran, tries)
+    report["chance_of_success"] = _lifts(runs, order)
+    differing = sum(_differs(outcomes[run], order, run, each) for run, each in zip(ran, attempts, strict=True))
     show(
-        f"Replay of failed runs, agent: {agent}; {len(chance.seeds)} failed, could be flipped "
-        f"{report['could_be_flipped']}",
-        [{"step": key, **value} for key, value in report.items() if isinstance(value, dict) and "flips" in value],
-        f"best step known {report['best_step_known']}; "
-        f"replays that differ from the simulation: {report['graph_against_simulation']}; "
+        f"Replay of failed runs, agent: {agent}; {len(outcomes)} failed, could be flipped {report['could_be_flipped']}",
+        [
+            {"step | tries": key, **value}
+            for key, value in report.items()
+            if isinstance(value, dict) and "half" in value
+        ],
+        f"best step known {report['best_step_known']}; in graphs {len(ran)} of {len(can)} that can be flipped, "
+        f"replays that differ from the simulation: {differing}; "
         + "; ".join(f"{k} {v}" for k, v in report["chance_of_success"].items()),
     )
-    return report
+    return report | {"graph_against_simulation": agreed(f"replays, {agent}", differing)}
 
 
-def _entry(flipped: Floats, by_chance: Floats) -> Report:
-    """How many of the flippable runs were flipped, next to as many random steps; the bar is half of them."""
-    flips, more = mean(flipped), difference(flipped, by_chance)
-    return {"flips": flips, "minus_random": more, "at_least_half": flips.mean >= 0.5 and more.low > 0}
+def _simulated(runs: Failed, order: Mapping[str, list[list[int]]], tries: int) -> Report:
+    """Every rule and signal, and steps at random, over all runs that can be flipped."""
+    can = np.flatnonzero(runs.flippable).tolist()
+    beside = _beside(runs, order, can, tries)
+    flipped = {name: _flipped(runs, steps, can, tries) for name, steps in order.items()}
+    flipped["random step"] = beside["random"]
+    flipped["random changed step"] = _random_tries(runs.outcomes[can], tries, runs.changed[can])
+    return {f"{name} | {tries}": _entry(values, beside) for name, values in flipped.items()}
 
 
-def _random_tries(here: Floats, tries: int) -> Floats:
-    """[E]: the chance that one of so many different random steps flips the run; exact."""
-    bad = (here == 0).sum(axis=1)
-    none = [math.comb(int(count), tries) / math.comb(HORIZON, tries) for count in bad]
-    return 1 - np.array(none)
-
-
-def _taken(work: Work, choice: Choice, chance: Chance, course: Course) -> Whole:
-    """[E, 30]: the action that a replay of each step takes."""
-    best = Choice(choice.odds, DRAWS, work.tables.score)
-    flat = best(course.states.ravel(), chance.again.reshape(-1, DRAWS, 2))
-    return flat.reshape(course.states.shape)
-
-
-def _outcomes(work: Work, choice: Choice, chance: Chance, course: Course, saved: Bools) -> Floats:
-    """[E, 30]: 1 where a replay of the step makes the run succeed."""
-    taken = _taken(work, choice, chance, course)
-    return np.take_along_axis(saved, taken[..., None], axis=2)[..., 0].astype(np.float64)
-
-
-def _suspects(work: Work, course: Course) -> dict[str, list[list[int]]]:
-    """Steps of each run, most suspect first, by rule and signal; at least three."""
-    score, policy = (table[course.states, course.actions, 0] for table in (work.tables.score, work.tables.policy))
-    exact = work.tables.exact[course.states, course.actions]
-    found: dict[str, list[tuple[Suspect, ...]]] = {
-        "lowest": [attribute(row) for row in score.tolist()],
-        "lowest_sum": [attribute(row, "lowest_sum") for row in score.tolist()],
-        "sharpest_fall": [attribute(row, "sharpest_fall") for row in score.tolist()],
-        "first_below": [attribute(row, "first_below", threshold=THRESHOLD) or attribute(row) for row in score.tolist()],
-        "lowest exact advantage": [attribute(row) for row in exact.tolist()],
-        "lowest policy log-prob": [attribute(row) for row in policy.tolist()],
+def _in_graphs(
+    runs: Failed,
+    order: Mapping[str, list[list[int]]],
+    attempts: Sequence[Mapping[Way, Attempts]],
+    ran: list[int],
+    tries: int,
+) -> Report:
+    """What `replay` did, over the runs that can be flipped and ran in graphs; next to simulated ones."""
+    beside = _beside(runs, order, ran, tries)
+    flipped = {
+        way: np.array([float(any(won for _, won in each[way][:tries])) for each in attempts]) for way in get_args(Way)
     }
-    return {name: [[suspect.step for suspect in each] for each in runs] for name, runs in found.items()}
+    if tries > 1:
+        del flipped["random step"]  # one attempt was made
+    return {f"{way}, in graphs | {tries}": _entry(values, beside) for way, values in flipped.items()}
 
 
-def _lifts(work: Work, agent: Agent, chance: Chance, course: Course, lowest: list[int]) -> Report:
-    """By how much a replayed step raises the chance of success if all later luck is new; exact, all failed runs."""
-    odds = chances(work.tables.odds(agent))[HORIZON - np.arange(HORIZON)[None, :], course.states]
-    taken = _taken(work, Arm(agent).choice(work.tables), chance, course)
-    after, before = (np.take_along_axis(odds, actions[..., None], 2)[..., 0] for actions in (taken, course.actions))
-    lift = after - before
-    rows = np.arange(len(lift))
+def _flipped(runs: Failed, steps: list[list[int]], rows: list[int], tries: int) -> Floats:
+    """[R]: 1 where one of so many suspects flips the run."""
+    return np.array([runs.outcomes[row, steps[row][:tries]].max() for row in rows])
+
+
+def _beside(runs: Failed, order: Mapping[str, list[list[int]]], rows: list[int], tries: int) -> dict[str, Floats]:
+    """[R]: what the others are compared with."""
     return {
-        "lift, lowest": mean(lift[rows, lowest]),
-        "lift, random step": mean(lift.mean(axis=1)),
-        "lift, best step known": mean(lift.max(axis=1)),
+        "random": _random_tries(runs.outcomes[rows], tries),
+        **{name: _flipped(runs, order[name], rows, tries) for name in ("lowest", "first changed")},
+    }
+
+
+def _entry(flipped: Floats, beside: Mapping[str, Floats]) -> Report:
+    """How many of the flippable runs were flipped; less what others flip with as many tries; and next to half."""
+    flips = mean(flipped)
+    less = {f"minus_{name.replace(' ', '_')}": difference(flipped, values) for name, values in beside.items()}
+    return {"flips": flips, **less, "half": _beside_half(flips)}
+
+
+def _beside_half(flips: Figure) -> Literal["above", "below", "not told apart"]:
+    """Whether more than half of the runs are flipped, or fewer, as far as the interval tells."""
+    return "above" if flips.low > 0.5 else "below" if flips.high < 0.5 else "not told apart"
+
+
+def _random_tries(here: Floats, tries: int, among: Bools | None = None) -> Floats:
+    """[E]: the chance that one of so many different random steps flips the run, among all or some of them; exact."""
+    allowed = np.ones(here.shape, dtype=bool) if among is None else among
+    counts = zip((allowed & (here == 0)).sum(axis=1).tolist(), allowed.sum(axis=1).tolist(), strict=True)
+    return np.array(
+        [1 - math.comb(bad, min(tries, every)) / math.comb(every, min(tries, every)) for bad, every in counts]
+    )
+
+
+def _differs(outcomes: Floats, order: Mapping[str, list[list[int]]], run: int, ways: Mapping[Way, Attempts]) -> bool:
+    """Whether a graph chose another step of a run than the simulation, or came to another outcome."""
+    chosen: dict[Way, list[int]] = {"random step": [step for step, _ in ways["random step"]]}
+    chosen |= {way: order[way][run][: len(ways[way])] for way in ("decisive", "lowest")}
+    return any(
+        [step for step, _ in each] != chosen[way] or any(won != (outcomes[step] > 0) for step, won in each)
+        for way, each in ways.items()
+    )
+
+
+def _lifts(runs: Failed, order: Mapping[str, list[list[int]]]) -> Report:
+    """By how much a replayed step raises the chance of success if all later luck is new; all failed runs."""
+    rows = np.arange(len(runs.lift))
+    named = ("decisive", "lowest", "first changed")
+    first = {name: runs.lift[rows, [steps[0] for steps in order[name]]] for name in named}
+    return {
+        **{f"lift, {name}": mean(values) for name, values in first.items()},
+        "lift, random step": mean(runs.lift.mean(axis=1)),
+        "lift, best step known": mean(runs.lift.max(axis=1)),
     }

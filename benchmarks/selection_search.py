@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ from benchmarks.selection_arms import Arm, Work, known, scorer
 from benchmarks.selection_chance import Floats
 from benchmarks.selection_figures import Report, difference, mean, show
 from benchmarks.selection_tables import Agent
-from benchmarks.selection_twin import run
 from benchmarks.selection_worlds import Worlds, build
 from pa_middleware import Rules
 from pa_middleware.scoring.advantage import StepAggregation, run_score
@@ -62,20 +60,18 @@ def beam_episode(arm: BeamArm, seed: int) -> dict[str, float]:
     }
 
 
-def beam(work: Work, fewer: Sequence[int]) -> Report:
-    """Width 2, expand 4, next to best of 8: as many draws a level. The arms after the first run fewer episodes."""
+def beam(work: Work) -> Report:
+    """Width 2, expand 4, next to best of 8: as many draws a level."""
     rows: list[dict[str, object]] = []
     report: Report = {}
     for arm in (BeamArm(), BeamArm(aggregation="sum")):
-        seeds = fewer if rows else work.seeds
-        chance = work.chance.take(np.flatnonzero(np.isin(work.chance.seeds, seeds)))
-        plain = run(Arm(arm.agent, "progress advantage", WIDTH * EXPAND).choice(work.tables), chance)
+        plain = work.twin(Arm(arm.agent, "progress advantage", WIDTH * EXPAND))
         best = plain.success.astype(np.float64)
-        half = run(Arm(arm.agent, "progress advantage", EXPAND).choice(work.tables), chance).success.astype(np.float64)
-        found = work.each(beam_episode, arm, seeds)
+        half = work.twin(Arm(arm.agent, "progress advantage", EXPAND)).success.astype(np.float64)
+        found = work.each(beam_episode, arm, work.seeds)
         columns = {key: np.array([each[key] for each in found]) for key in found[0]}
         entry: Report = {
-            "episodes": len(seeds),
+            "episodes": len(work.seeds),
             "best_of_8": mean(best),
             "best_of_4": mean(half),
         }
@@ -89,7 +85,7 @@ def beam(work: Work, fewer: Sequence[int]) -> Report:
         rows.append(
             {
                 "ranked by": arm.aggregation,
-                "episodes": len(seeds),
+                "episodes": len(work.seeds),
                 "best of 4": entry["best_of_4"].brief,
                 "best of 8": entry["best_of_8"].brief,
                 "best branch": entry["best"].brief,
@@ -132,22 +128,23 @@ def runs_episode(agent: Agent, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def whole_runs(work: Work, seeds: Sequence[int]) -> Report:
+def whole_runs(work: Work) -> Report:
     """Best of 8 whole runs of the reference, by signal and aggregation, at an equal prefix and over the whole run."""
-    tasks = work.each(runs_episode, "reference", seeds)
+    tasks = work.each(runs_episode, "reference", work.seeds)
     won = np.array([[float(run["success"]) for run in task] for task in tasks])
-    lengths = np.array([[run["length"] for run in task] for task in tasks])
+    lengths = np.array([[float(run["length"]) for run in task] for task in tasks])
     chance = won.mean(axis=1)
 
-    def chosen(values: Floats) -> Floats:
-        return np.asarray(won[np.arange(len(won)), values.argmax(axis=1)])
+    def chosen(values: Floats, of: Floats = won) -> Floats:
+        return np.asarray(of[np.arange(len(won)), values.argmax(axis=1)])
 
     report: Report = {
         "random": mean(chance),
         "any": mean(won.max(axis=1)),
-        "shortest": mean(chosen(-lengths.astype(np.float64))),
-        "shortest_within_prefix": mean(chosen(-np.minimum(lengths, PREFIX).astype(np.float64))),
+        "shortest": mean(chosen(-lengths)),
+        "shortest_within_prefix": mean(chosen(-np.minimum(lengths, PREFIX))),
         "mean_length": float(lengths.mean()),
+        "mean_length_of_shortest": float(lengths.min(axis=1).mean()),
     }
     rows: list[dict[str, object]] = []
     for first in (PREFIX, HORIZON):
@@ -158,12 +155,18 @@ def whole_runs(work: Work, seeds: Sequence[int]) -> Report:
                 entry[aggregation] = {
                     "success": mean(chosen(values)),
                     "minus_random": difference(chosen(values), chance),
+                    "length": float(chosen(values, lengths).mean()),
                 }
             report[f"{signal} | first {first} steps"] = entry
-            rows.append({"steps": first, "chosen by": signal} | {name: entry[name]["minus_random"] for name in entry})
+            told: dict[str, object] = {
+                name: f"{one['minus_random']}, {one['length']:.1f}" for name, one in entry.items()
+            }
+            rows.append({"steps": first, "chosen by": signal, **told})
     show(
-        f"Best of {RUNS} whole runs of the reference, {len(seeds)} tasks: success minus a random run's",
+        f"Best of {RUNS} whole runs of the reference, {len(tasks)} tasks: success minus a random run's, and the "
+        "length of the run chosen",
         rows,
+        f"mean length {report['mean_length']:.1f}, of the shortest {report['mean_length_of_shortest']:.1f}; "
         f"random {report['random']}, any {report['any']}, shortest {report['shortest']}, "
         f"shortest within {PREFIX} steps {report['shortest_within_prefix']}",
     )

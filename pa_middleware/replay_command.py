@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pa_middleware.selection.app import Replayable
     from pa_middleware.selection.replay import Replay
 
+APP = "PA_MIDDLEWARE_APP"
+"""Environment variable that stands for `--app`."""
 WRONG_USE = 2
 """Exit code where nothing was replayed, for what was given cannot be used."""
 _KNOWN = 20
@@ -26,13 +28,21 @@ def replay(
     run: Annotated[str, typer.Argument(help="Thread id of a finished run.")],
     *,
     app: Annotated[
-        str, typer.Option(help="module:name of a Replayable, or of a function that makes one; it may take RUN.")
-    ],
+        str | None,
+        typer.Option(
+            envvar=APP,
+            help="module:name of a Replayable, or of a function that makes one; it may take RUN.",
+            show_default=False,
+        ),
+    ] = None,
     step: Annotated[str, typer.Option("--from", help="Step to draw again, from 0; or: decisive.")] = "decisive",
     draws: Annotated[int, typer.Option(min=1, help="Candidates for that step, of which the best is taken.")] = 8,
     rule: Annotated[
         Literal["lowest", "lowest_sum", "sharpest_fall", "first_below"] | None,
-        typer.Option(help="What makes a step decisive; by default lowest.", show_default=False),
+        typer.Option(
+            help="What makes a step decisive; by default the earliest score below -beta, or the lowest where none is.",
+            show_default=False,
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Score that --rule first_below looks below.", show_default=False)
@@ -47,6 +57,12 @@ def replay(
     from pa_middleware.selection.replay_table import as_dict, render
     from pa_middleware.tracing.visible import visible
 
+    if app is None:
+        raise typer.BadParameter(
+            f"missing; give module:name of the agent that made the run (a pa_middleware.selection.app.Replayable, or a "
+            f"function that makes one), or set {APP} to it",
+            param_hint="--app",
+        )
     settings: dict[str, Any] = {"step": _step(step), "draws": draws, "threshold": threshold, "tries": tries}
     _refuse_idle(settings["step"], rule, threshold, tries)
     settings |= {} if rule is None else {"rule": rule}

@@ -11,6 +11,7 @@ from pa_demos.taxi.environment import HORIZON, Taxi
 from pa_demos.taxi.supervised import behaviour
 
 from benchmarks import scoring
+from benchmarks.selection_arms import agreed
 from benchmarks.selection_chance import Chance, pick, throw
 from benchmarks.selection_figures import difference, mean, share
 from benchmarks.selection_twin import Choice, chances, flips, run
@@ -63,6 +64,12 @@ def test_the_chance_of_success_is_that_of_many_episodes() -> None:
 
 def test_the_dice_of_a_draw_are_not_the_rain_of_its_step() -> None:
     assert all(throw(seed, step, 0)[0] != Taxi(seed)._random(step).random() for seed in range(5) for step in range(5))
+
+
+def test_episodes_that_differ_where_none_may_end_the_benchmark() -> None:
+    assert agreed("graphs and simulation", 0) == 0
+    with pytest.raises(RuntimeError, match="graphs and simulation: 2 episodes differ where none may"):
+        agreed("graphs and simulation", 2)
 
 
 def test_intervals_are_of_paired_differences() -> None:

@@ -71,7 +71,7 @@ def test_both_outcomes_are_shown_side_by_side_within_80_columns(module: Any) -> 
     words = words_of(result)
     for part in (
         "Run run: failed after 4 steps, 4 draws.",
-        '1 act {"x": -5.0} -5 -5 5',  # suspect, with what it is ranked by and its margin
+        '1 act {"x": -5.0} -5 -1 1',  # suspect, with what it is ranked by and its margin
         "Drawn again at step 1",
         '0 act {"x": 4.0} +4 taken',
         "2 act -5 same as 1",
@@ -89,7 +89,7 @@ def test_the_file_holds_what_was_shown(module: Any, tmp_path: File) -> None:
     assert _run("run", "--draws", 3, "--json", tmp_path / "new" / "r.json").exit_code == 0
     told = json.loads((tmp_path / "new" / "r.json").read_text(encoding="utf-8"))
     assert (told["flipped"], told["flipped_at"]) == (True, 1)
-    assert told["suspects"][0] == {"step": 1, "value": -5.0, "margin": 5.0}
+    assert told["suspects"][0] == {"step": 1, "value": -1.0, "margin": 1.0}
     assert told["original"]["steps"][1] == {"action": 'act {"x": -5.0}', "score": -5.0}
     [attempt] = told["attempts"]
     assert (attempt["step"], attempt["succeeded"], attempt["spent"]["draws"]) == (1, True, 5)
@@ -204,6 +204,18 @@ def test_an_app_that_opens_in_an_event_loop_is_replayed_there(module: Any, tmp_p
 def test_a_name_that_stands_for_no_app_is_refused(module: Any, app: str, words: str) -> None:
     module.number, module.returns, module.takes_two = 3, lambda: None, lambda run, other: None
     _refused(_run("run", app=app), words)
+
+
+def test_an_environment_variable_names_the_app_where_no_option_does(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module.app = _replayable()
+    monkeypatch.delenv("PA_MIDDLEWARE_APP", raising=False)
+    _refused(_run("run", app=None), "--app: missing; give module:name of the agent that made the run")
+    _refused(_run("run", app=None), "or set PA_MIDDLEWARE_APP to it")
+    monkeypatch.setenv("PA_MIDDLEWARE_APP", "made_app:app")
+    assert _run("run", "--from", "decisive", "--draws", "8", app=None).exit_code == 0
+    _refused(_run("run", app="made_app:other"), "has no attribute 'other'")  # the option goes before it
 
 
 def test_what_an_app_raises_is_its_own(module: Any) -> None:

@@ -2,10 +2,14 @@
 
 A sum over steps grows with their number, and so does the bias of a minimum; in many tasks the length of a run alone
 tells whether it failed. So runs are compared over an equal number of first steps, and their lengths stand beside.
+
+A guard that enforces may end a run early. Such a run comes behind those that went on: what it did not let run counts
+for nothing, and the few steps before are no measure for the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,20 +32,26 @@ class BestOfN:
     """N runs of one task, and which of them scored best."""
 
     runs: tuple[Trajectory, ...]
-    """Those that came to an end, in the order they were begun."""
+    """Those that came to an end, in the order they were begun; those that the guard ended among them, see `stopped`."""
     scores: tuple[float | None, ...]
-    """Of each, over the first `prefix` steps; None if one of these has no score."""
+    """Of each, over the first `prefix` steps; None if one of these has no score, or was not taken, for the guard ended
+    the run there. If the guard ended all of them, the actions it did not let run count."""
     prefix: int
-    """How many first steps were compared."""
+    """How many first steps were compared. Runs that the guard ended do not shorten it, unless it ended all."""
     aggregation: StepAggregation
     failed: tuple[tuple[str, Exception], ...] = ()
     """Thread and error of runs that raised."""
 
     @property
     def best(self) -> Trajectory:
-        """The run with the highest score, the earlier of two."""
-        scored = [place for place, score in enumerate(self.scores) if score is not None]
-        return self.runs[max(scored, key=lambda place: (self.scores[place], -place))]
+        """The run with the highest score, the earlier of two; one that the guard ended only if it ended all."""
+        eligible = _scored(self.runs, self.scores)
+        return self.runs[max(eligible, key=lambda place: (self.scores[place], -place))]
+
+    @property
+    def stopped(self) -> tuple[bool, ...]:
+        """Of each run, whether the guard ended it."""
+        return tuple(run.stopped for run in self.runs)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -84,7 +94,8 @@ def best_of_n(
         at_once: most runs at the same time: by default one, and in `abest_of_n` all.
 
     Raises:
-        SelectionError: no world, no guard, a thread that exists already, or no run that has a score.
+        SelectionError: no world, no guard, a thread that exists already, or no run that has a score and that the guard
+            let go on, unless it ended all.
         Exception: what the runs raised, if all did.
     """
     driver = Driver(graph, fork_environment, waits=True, context=context, messages_key=messages_key)
@@ -143,12 +154,27 @@ async def _best_of_n(driver: Driver, plan: _Plan) -> BestOfN:
         raise failed[0][1]
     if not runs:
         raise SelectionError("no run came to an end: they wait for a human, and nobody answers in a search")
-    shortest = min(run.length for run in runs)
+    went_on = [run for run in runs if not run.stopped]
+    shortest = min(run.length for run in went_on or runs)
     prefix = min(plan.prefix or shortest, shortest)
-    scores = tuple(run.score(plan.aggregation, prefix) for run in runs)
-    if all(score is None for score in scores):
-        raise SelectionError(f"no run has a score for each of its first {prefix} steps; the records say what failed")
+    scores = tuple(
+        None if went_on and run.stopped and run.length <= prefix else run.score(plan.aggregation, prefix)
+        for run in runs
+    )
+    if not _scored(runs, scores):
+        some = "no run that the guard let go on has" if len(went_on) < len(runs) else "no run has"
+        raise SelectionError(f"{some} a score for each of its first {prefix} steps; the records say what failed")
     return BestOfN(tuple(runs), scores, prefix, plan.aggregation, tuple(failed))
+
+
+def _scored(runs: Sequence[Trajectory], scores: Sequence[float | None]) -> list[int]:
+    """Places of the runs that may be taken: those with a score that the guard let go on, or any if it ended all."""
+    all_stopped = all(run.stopped for run in runs)
+    return [
+        place
+        for place, (run, score) in enumerate(zip(runs, scores, strict=True))
+        if score is not None and (all_stopped or not run.stopped)
+    ]
 
 
 async def _run(driver: Driver, plan: _Plan, thread: str) -> Trajectory | Exception:

@@ -15,7 +15,7 @@ class Cost:
     model_calls: int = 0
     """Actions drawn."""
     tool_executions: int = 0
-    """Tool results that came back, refusals among them."""
+    """Tool results that came back, refusals among them; those of the input did not."""
     forks: int = 0
     """Threads begun with another's checkpoint."""
     checkpoints: int = 0

@@ -4,7 +4,8 @@
     rich.print(render(gain))         # of selection.gain_table
     gain.best_n(value_per_success=1.0, cost_per_run=0.02)
 
-The same of actions, or of anything else with a score and a reward, is `gain_of_choices`.
+The same of the actions of a step is `gain_of_actions`; the averages alone, of anything else with a score and a reward,
+are `gain_of_choices`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from pa_middleware.calibration.runs import ScoredRun, ScoredStep
 from pa_middleware.calibration.usable import UNLABELLED, UNSCORED, check_runs
 from pa_middleware.intervals import Estimate, means
 from pa_middleware.scoring.advantage import StepAggregation, run_score
+from pa_middleware.selection.gain_actions import ActionGain, gain_of_actions
 from pa_middleware.selection.gain_choices import Floats, common_depth, gain_of_choices
 from pa_middleware.selection.gain_model import response
 from pa_middleware.selection.gain_result import Gain, GainRow
 
-__all__ = ["Estimate", "Gain", "GainRow", "expected_gain", "gain_of_choices"]
+__all__ = ["ActionGain", "Estimate", "Gain", "GainRow", "expected_gain", "gain_of_actions", "gain_of_choices"]
 
 
 def expected_gain(

@@ -83,7 +83,7 @@ class Gain:
     @property
     def mixed_needed(self) -> int:
         """With fewer mixed tasks even a scorer that is right in all of them is no evidence (sign test)."""
-        return math.ceil(1 - math.log2(1 - self.confidence) - 1e-9)
+        return fewest_that_tell(self.confidence)
 
     @property
     def beats_random(self) -> bool:
@@ -175,6 +175,11 @@ class Gain:
             "predicted": [dataclasses.asdict(self.predicted(n)) for n in range(1, self.max_n + 1)],
             "correlation": self.correlation,
         }
+
+
+def fewest_that_tell(confidence: float) -> int:
+    """How many choices that matter even a scorer that is always right needs to be told from chance (sign test)."""
+    return math.ceil(1 - math.log2(1 - confidence) - 1e-9)
 
 
 def points(estimate: Estimate) -> str:

@@ -21,6 +21,7 @@ from pa_middleware.debugging.attribution import AttributionError, Rule, Suspect,
 from pa_middleware.guard.record import RECORDS, Record, steps_of
 from pa_middleware.guard.search import Expanding, searching
 from pa_middleware.guard.way import run_immediately
+from pa_middleware.selection.decisive import suspects_to_replay
 from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
@@ -58,11 +59,16 @@ class Replay:
 
     @property
     def flipped(self) -> bool | None:
-        """Whether the run failed, and one of the attempts succeeded; None where nobody can say."""
+        """Whether the run failed, and one of the attempts succeeded; None where nobody can say.
+
+        An attempt that succeeded tells, whatever became of those before it.
+        """
         outcomes = [attempt.succeeded for attempt in self.attempts]
-        if self.succeeded is None or None in outcomes:
-            return None
-        return not self.succeeded and any(outcomes)
+        if self.succeeded is not False:
+            return None if self.succeeded is None else False
+        if any(outcomes):
+            return True
+        return None if None in outcomes else False
 
     @property
     def flipped_at(self) -> int | None:
@@ -75,7 +81,7 @@ def replay(
     thread_id: str,
     *,
     step: int | Literal["decisive"] = "decisive",
-    rule: Rule = "lowest",
+    rule: Rule | None = None,
     threshold: float | None = None,
     tries: int = 1,
     draws: int = 8,
@@ -92,7 +98,9 @@ def replay(
         graph: that made the run, compiled with the same checkpointer and guarded; mode `shadow` is enough.
         thread_id: of the run. Its own thread is left as it is.
         step: which step to draw again, from 0; `decisive` is the one that `rule` suspects most.
-        rule: of attribution; see `debugging.attribution`.
+        rule: of attribution; see `debugging.attribution`. None: the steps that score below -beta, whose action the
+            policy takes less than 1/e as often as the reference, the earlier first; then the others, the lowest first.
+            Beta is read off the records; where they do not tell it, it counts as 1.
         threshold: for the rule `first_below`.
         tries: most suspects to replay, one run each, the most suspect first, until one succeeds.
         draws: candidates for that step, of which the best is taken. All later steps go by the guard's rules, as they
@@ -117,7 +125,7 @@ async def areplay(
     thread_id: str,
     *,
     step: int | Literal["decisive"] = "decisive",
-    rule: Rule = "lowest",
+    rule: Rule | None = None,
     threshold: float | None = None,
     tries: int = 1,
     draws: int = 8,
@@ -139,7 +147,7 @@ async def areplay(
 class _Plan:
     thread: str
     step: int | Literal["decisive"]
-    rule: Rule
+    rule: Rule | None
     threshold: float | None
     tries: int
     draws: int
@@ -203,7 +211,7 @@ def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, 
     """The steps to draw again, in turn, and why."""
     if plan.step == "decisive":
         try:
-            suspects = attribute(run.scores, plan.rule, threshold=plan.threshold)
+            suspects = _suspects(plan, run)
         except AttributionError as error:
             raise SelectionError(f"the run {plan.thread!r} has no decisive step: {error}") from error
         if not suspects:
@@ -211,10 +219,20 @@ def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, 
         return [suspect.step for suspect in suspects], suspects
     if type(plan.step) is not int or not 0 <= plan.step < run.length:
         raise SelectionError(f"step is {plan.step!r}; allowed: 'decisive', or 0 to {run.length - 1}")
-    for name, idle in (("tries", 1), ("rule", "lowest"), ("threshold", None)):
+    for name, idle in (("tries", 1), ("rule", None), ("threshold", None)):
         if (given := getattr(plan, name)) != idle:
             raise SelectionError(f"{name}={given!r} has no effect: step is given; leave one of them out")
     return [plan.step], ()
+
+
+def _suspects(plan: _Plan, run: Trajectory) -> tuple[Suspect, ...]:
+    if plan.rule is not None:
+        return attribute(run.scores, plan.rule, threshold=plan.threshold)
+    if plan.threshold is not None:
+        raise SelectionError(
+            f"threshold={plan.threshold!r} has no effect without rule='first_below'; give both, or none"
+        )
+    return suspects_to_replay(run)
 
 
 def _before(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:

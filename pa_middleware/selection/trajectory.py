@@ -31,13 +31,22 @@ class Trajectory:
 
     @property
     def scores(self) -> tuple[float | None, ...]:
-        """Of each action that was taken, in order; None where the scorer failed."""
+        """Of the action of each step, in order; None where the scorer failed.
+
+        If the run was `stopped`, the last one is of the action that was not let run.
+        """
         return tuple(record["score"] for record in self.records)
 
     @property
     def length(self) -> int:
-        """How many actions were taken."""
+        """How many steps it has; if it was `stopped`, one more than actions that were taken."""
         return len(self.records)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the guard ended it: it abstained from the action of the last step, and that one never ran."""
+        last = self.records[-1]
+        return bool(last["decision"] == "abstain" and last["mode"] == "enforce")
 
     @property
     def messages(self) -> Sequence[BaseMessage]:

@@ -9,14 +9,17 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
-from pa_demos.taxi.agent import build_agent, first_messages
+from opentelemetry.trace import NoOpTracerProvider
+from pa_demos.taxi.agent import build_agent, first_messages, shown
 from pa_demos.taxi.environment import ACTION_COUNT, ACTIONS, HORIZON, STATE_COUNT, Taxi
 from pa_demos.taxi.exact import soft_optimum
 from pa_demos.taxi.prompt import ACTION_MESSAGES, TOOLS
 from pa_demos.taxi.worlds import TaxiWorlds, WorldError
 
+from pa_middleware import Guard, Rules, Step, StepScore
 from pa_middleware.scoring.messages import template_tools
-from pa_middleware.selection import Fork
+from pa_middleware.scoring.scorer import CallScore, CandidateScore
+from pa_middleware.selection import Fork, replay
 
 ROUTE = [*np.random.default_rng(1).integers(0, 6, size=12).tolist()]
 """Numbers of legal actions."""
@@ -216,16 +219,66 @@ def test_a_conversation_of_another_seed_is_refused(known: bool) -> None:
 def test_a_conversation_of_another_number_of_actions_is_refused(known: bool) -> None:
     worlds = TaxiWorlds(3)
     messages = _run(worlds, "a", _replies([0, 1, 2, 3]))
-    with pytest.raises(WorldError, match="begins after 2 actions, and 3 of its conversation ran"):
+    with pytest.raises(WorldError, match="begins after 2 steps, and its conversation has 3"):
         (worlds if known else TaxiWorlds(3)).fork(Fork("again", "a", 2, messages[:9]))
 
 
-def test_a_call_that_a_guard_held_back_is_not_taken_for_one_that_ran() -> None:
+class _NoPickups:
+    """Scores every action 0 but for pick-ups."""
+
+    def score(self, steps: Sequence[Step]) -> list[StepScore]:
+        return [StepScore(tuple(self._one(action) for action in step.candidates)) for step in steps]
+
+    def _one(self, action: AIMessage) -> CandidateScore:
+        calls = tuple(CallScore(c["id"], c["name"], -9.0 * (c["name"] == "pickup"), 1) for c in action.tool_calls)
+        return CandidateScore(sum(call.score for call in calls), -2.0, -2.0, (0.0,), calls)
+
+
+def _blocked_run(worlds: TaxiWorlds) -> Any:
+    """A guarded graph after a run in the thread `a` in which every third call, a pick-up, was blocked."""
+    actions = [ACTIONS.index(name) for name in ("north", "pickup", "east")]
+    guard = Guard(
+        _NoPickups(),
+        Rules(threshold=-1.0, mode="enforce", on_low="block"),
+        tools=worlds.tools(),
+        history=shown,
+        tracer_provider=NoOpTracerProvider(),
+    )
+    graph = guard.install(build_agent(_Route(replies=_replies(actions)), worlds)).compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "a"}, "recursion_limit": 400}
+    graph.invoke({"messages": first_messages(worlds.of("a"))}, config, durability="sync")
+    return graph
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("step", [1, 2, 3, 10])
+def test_a_run_in_which_a_guard_blocked_calls_is_replayed_in_a_taxi_that_those_never_reached(
+    step: int, known: bool
+) -> None:
     worlds = TaxiWorlds(3)
-    messages = _run(worlds, "a", _replies([0, 1, 2, 3]))[:9]
+    graph = _blocked_run(worlds)
+    original = worlds.of("a")
+    assert original.steps == HORIZON < len(graph.get_state({"configurable": {"thread_id": "a"}}).values["pa"])
+    if not known:
+        worlds._taxis.clear()  # as in another process
+    begun: list[Taxi] = []
+
+    def fork(fork: Fork) -> None:
+        worlds.fork(fork)
+        begun.append(worlds.of(fork.target).after(worlds.of(fork.target).steps))
+
+    replay(graph, "a", step=step, draws=1, config={"recursion_limit": 400}, fork_environment=fork)
+    assert begun[0].steps == step - (step + 1) // 3  # every third was held back, the second first
+    assert _same(begun[0], original.after(begun[0].steps))
+
+
+def test_a_call_that_is_wrongly_told_as_held_back_is_found_out_by_how_the_taxi_stands() -> None:
+    worlds = TaxiWorlds(3)
+    messages = _run(worlds, "a", _replies([1, 3, 2, 0]))[:9]
     messages[4] = messages[4].model_copy(update={"status": "error"})
-    with pytest.raises(WorldError, match="begins after 3 actions, and 2 of its conversation ran"):
-        worlds.fork(Fork("again", "a", 3, messages))
+    for known in (worlds, TaxiWorlds(3)):
+        with pytest.raises(WorldError, match="its taxi stands otherwise"):
+            known.fork(Fork("again", "a", 3, messages))
 
 
 def test_a_fork_that_no_taxi_can_be_made_for_is_refused() -> None:

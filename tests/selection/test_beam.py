@@ -15,7 +15,7 @@ import pytest
 from guard.agents import ByArgument, Failing, enforced, say
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, ToolMessage
 from langgraph.cache.memory import InMemoryCache
 from langgraph.channels import UntrackedValue
 from langgraph.checkpoint.memory import InMemorySaver
@@ -110,6 +110,71 @@ def test_what_it_took_is_counted() -> None:
     assert (cost.checkpoints, cost.checkpoint_bytes) == (len(sizes), sum(sizes))
 
 
+def test_tool_results_that_were_in_the_input_did_not_run_and_those_that_were_trimmed_did() -> None:
+    earlier = [
+        HumanMessage("go"),
+        AIMessage("", tool_calls=[{"name": "act", "args": {"x": 9.0}, "id": "c"}]),
+        ToolMessage("did 9", tool_call_id="c"),
+        HumanMessage("go on"),
+    ]
+    graph, worlds, _ = agent(lambda path: [0.5, 0.1] if len(path) < 4 else [None])
+    given: Any = {"width": 1, "expand": 2, "depth": 9, "fork_environment": worlds.fork, "config": thread("t")}
+    found = beam_search(graph, {"messages": earlier}, **given)
+    assert found.cost.tool_executions == len(worlds.done["t/0"]) == 3
+
+    def trim(state: MessagesState) -> Any:
+        results = [message for message in state["messages"] if isinstance(message, ToolMessage)]
+        return {"messages": [RemoveMessage(str(message.id)) for message in results[:-1]]}
+
+    trimmed, worlds, _ = agent(lambda path: [0.5, 0.1] if len(path) < 4 else [None])
+    builder = trimmed.builder
+    builder.edges.remove(("tools", "agent"))
+    builder.add_node("trim", trim)
+    builder.add_edge("tools", "trim")
+    builder.add_edge("trim", "agent")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    found = beam_search(graph, {"messages": earlier}, **{**given, "fork_environment": worlds.fork})
+    assert found.cost.tool_executions == len(worlds.done["t/0"]) == 3
+    assert sum(isinstance(message, ToolMessage) for message in found.best.messages) == 1
+
+
+def test_no_more_branches_draw_or_run_at_the_same_time_than_was_asked_for() -> None:
+    def most(at_once: int | None) -> int:
+        now = highest = 0
+
+        async def node(state: GuardState) -> Any:
+            nonlocal now, highest
+            now += 1
+            highest = max(highest, now)
+            await asyncio.sleep(0.03)
+            now -= 1
+            return {"messages": [say(float(next(drawn)))]}
+
+        drawn = itertools.count(1)
+        builder: Any = StateGraph(GuardState)
+        builder.add_node("agent", Guard(ByArgument(), Rules()).node(node))
+        builder.add_edge(START, "agent")
+        builder.add_edge("agent", "agent")
+        graph = builder.compile(checkpointer=InMemorySaver())
+        asyncio.run(abeam_search(graph, GO, width=3, expand=3, depth=3, side_effect_free=True, at_once=at_once))
+        return highest
+
+    alone = most(1)  # draws of one branch
+    assert alone < most(2) <= 2 * alone
+    assert most(None) > alone
+
+
+def test_branches_side_by_side_in_threads_come_to_the_same() -> None:
+    follows = _tree([4, 5, 6])
+    found = []
+    for at_once in (None, 3):
+        graph, worlds, _ = agent(follows)
+        beam = _beam("sync", graph, width=3, at_once=at_once, fork_environment=worlds.fork, config=thread("t"))
+        cost = replace(beam.cost, checkpoint_bytes=0)  # they hold ids
+        found.append((beam.scores, [taken(one.messages) for one in beam.branches], cost))
+    assert found[0] == found[1]
+
+
 @hows
 def test_a_candidate_that_does_not_survive_is_in_no_state_and_ran_nowhere(how: How) -> None:
     follows = _tree([1, 2, 3])
@@ -182,6 +247,7 @@ def test_survivors_other_than_the_best_say_that_a_search_went_on_with_them() -> 
         ({"width": 0}, "width is 0; allowed: a whole number from 1 on"),
         ({"expand": 0}, "expand is 0"),
         ({"depth": 1.5}, "depth is 1.5"),
+        ({"at_once": 0}, "at_once is 0; allowed: a whole number from 1 on"),
         ({"agent": "model"}, r"agent='model' is no node of this graph; its nodes: \['agent', 'tools'\]"),
         ({"side_effect_free": False}, "fork_environment"),
     ],

@@ -159,3 +159,48 @@ def test_runs_side_by_side_come_to_the_same() -> None:
     threaded, worlds, _ = agent(lambda path: [1.0] if len(path) < 3 else [None])
     best = _best("sync", threaded, 4, fork_environment=worlds.fork, at_once=3)
     assert [taken(one.messages) for one in best.runs] == [(1, 1, 1)] * 4
+
+
+STOPPED = {0.5: (0.4, -5.0), 0.3: (0.3, 0.3, 0.3), 0.2: (-6.0,)}
+"""Under a threshold of 0 the guard ends the first and the last of these runs at their last action."""
+
+
+def _stops(path: tuple[float, ...]) -> list[float | None]:
+    if not path:
+        return list(STOPPED)
+    rest = STOPPED[path[0]]
+    return [rest[len(path) - 1] if len(path) <= len(rest) else None]
+
+
+@hows
+def test_a_run_that_the_guard_ended_comes_behind_and_sets_no_prefix(how: How) -> None:
+    graph, worlds, _ = agent(_stops, enforced(threshold=0.0), how=how)
+    best = _best(how, graph, fork_environment=worlds.fork if how == "sync" else worlds.afork)
+    assert best.stopped == (True, False, True)
+    assert best.lengths == (3, 5, 2)
+    assert (best.prefix, best.best) == (5, best.runs[1])
+    assert [score is None for score in best.scores] == [True, False, True]  # they did not take so many actions
+    short = _best(how, graph, fork_environment=worlds.fork if how == "sync" else worlds.afork, prefix=2)
+    assert short.scores == (0.45, 0.3, None)
+    assert short.best is short.runs[1]  # whatever the one that was ended did before
+
+
+def test_of_runs_that_the_guard_ended_all_the_best_is_told_over_what_it_did_not_let_run() -> None:
+    graph, worlds, _ = agent(_stops, enforced(threshold=9.0))
+    best = _best("sync", graph, fork_environment=worlds.fork)
+    assert (best.stopped, best.prefix, best.scores) == ((True,) * 3, 1, (0.5, 0.3, 0.2))
+    assert best.best is best.runs[0]
+
+
+def test_a_guard_that_only_watches_ends_no_run() -> None:
+    graph, worlds, _ = agent(_stops, Rules(threshold=0.0, mode="shadow"))
+    best = _best("sync", graph, fork_environment=worlds.fork)
+    assert (best.stopped, best.lengths) == ((False,) * 3, (4, 5, 3))
+
+
+def test_a_run_that_the_guard_ended_is_not_taken_for_want_of_another() -> None:
+    scorer = Failing(None, None, None, RuntimeError("down"))
+    rules = enforced(threshold=0.0, on_scorer_error="flag")
+    graph, worlds, _ = agent(_stops, rules, scorer=scorer)
+    with pytest.raises(SelectionError, match="no run that the guard let go on has a score for each"):
+        _best("sync", graph, 2, fork_environment=worlds.fork)

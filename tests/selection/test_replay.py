@@ -21,6 +21,7 @@ from selection.worlds import GO, How, Path, agent, run, taken, thread
 
 from pa_middleware import Guard, GuardState, Rules, record
 from pa_middleware.selection import (
+    Attempt,
     Replay,
     SelectionError,
     Trajectory,
@@ -74,13 +75,14 @@ def _replay(how: How, graph: Any, worlds: Any, **given: Any) -> Replay:
 
 
 @hows
-def test_the_run_is_forked_before_its_lowest_step_and_runs_on_from_the_best_of_several_draws(how: How) -> None:
+def test_the_run_is_forked_before_its_decisive_step_and_runs_on_from_the_best_of_several_draws(how: How) -> None:
     graph, worlds, model = _ran(how)
     before = [one.config for one in graph.get_state_history(thread("run"))]
     drawn = model.calls
     found = _replay(how, graph, worlds)
     [attempt] = found.attempts
     assert (attempt.step, [suspect.step for suspect in found.suspects]) == (1, [1, 3, 0, 2])
+    assert found.suspects[0].value == -1.0  # below minus one nat all count alike
     assert [each["score"] for each in attempt.choice["candidates"]] == [4.0, -5.0, -5.0]  # its second draw on
     assert taken(found.original.messages) == PLAN
     assert taken(attempt.run.messages) == (1.0, 4.0, 3.0)
@@ -115,6 +117,16 @@ def test_suspects_are_tried_in_turn_until_one_flips_the_run(how: How) -> None:
     assert found.flipped_at == 1
 
 
+def test_of_several_bad_steps_the_earliest_is_replayed_first_and_another_rule_can_be_asked_for() -> None:
+    graph, worlds, _ = agent(lambda path: [(0.5, -1.5, -0.5, -5.0)[len(path)]] if len(path) < 4 else [None])
+    graph.invoke(GO, thread("run"), durability="sync")
+    tried = {
+        rule: [attempt.step for attempt in _replay("sync", graph, worlds, rule=rule, tries=3).attempts]
+        for rule in (None, "lowest")
+    }
+    assert tried == {None: [1, 3, 2], "lowest": [3, 1, 2]}
+
+
 def test_a_second_replay_has_a_thread_of_its_own() -> None:
     graph, worlds, _ = _ran("sync")
     names = [_replay("sync", graph, worlds).attempts[0].run.thread for _ in range(3)]
@@ -125,6 +137,25 @@ def test_where_nobody_can_say_whether_a_run_succeeded_nothing_is_said() -> None:
     graph, worlds, _ = _ran("sync")
     found = _replay("sync", graph, worlds, succeeded=None, tries=2)
     assert (found.succeeded, found.flipped, found.flipped_at, len(found.attempts)) == (None, None, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("original", "attempts", "flipped"),
+    [
+        (False, (None, True), True),
+        (False, (False, True), True),
+        (False, (None, False), None),
+        (False, (False, False), False),
+        (True, (None, True), False),
+        (None, (False, True), None),
+    ],
+)
+def test_an_attempt_that_succeeded_flips_the_run_whatever_became_of_those_before_it(
+    original: bool | None, attempts: tuple[bool | None, ...], flipped: bool | None
+) -> None:
+    run = Trajectory("run", (), {}, True)
+    found = Replay(run, original, (), tuple(Attempt(step, {}, run, each) for step, each in enumerate(attempts)))
+    assert (found.flipped, found.flipped_at) == (flipped, 1 if flipped else None)
 
 
 def test_rules_that_are_enforced_hold_for_the_step_drawn_again() -> None:
@@ -190,6 +221,7 @@ def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
         ({"tries": 0}, "tries is 0"),
         ({"rule": "first_below", "threshold": -9.0}, "the rule 'first_below' finds no step of 'run' suspect"),
         ({"rule": "first_below"}, "threshold"),
+        ({"threshold": -1.0}, "threshold=-1.0 has no effect without rule='first_below'"),
         ({"rule": "loudest"}, "loudest"),
         ({"fork_environment": None}, "fork_environment"),
     ],

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.config import get_config
 
@@ -50,23 +51,30 @@ class TaxiWorlds:
         """Give the target's thread a taxi as the source's was, in place of any it had.
 
         A source that is not known here, for it ran in another process, is driven again by the conversation's calls.
+        Those that a guard held back never reached the taxi.
 
         Raises:
-            WorldError: the conversation does not fit the taxi: another seed, or not so many actions.
+            WorldError: the conversation does not fit the taxi: another seed, or not so many steps.
         """
+        told = _told(fork)
+        ran = fork.steps if told is None else len(told.actions)
         if fork.source is None:
             taxi = self._new(fork.target)
         elif (source := self._taxis.get(fork.source)) is not None:
-            if fork.steps > source.steps:
+            if ran > source.steps:
                 raise WorldError(
-                    f"{fork.source!r} is to be forked after {fork.steps} actions, and its taxi took {source.steps}"
+                    f"{fork.source!r} is to be forked after {ran} actions, and its taxi took {source.steps}"
                 )
-            taxi = source.after(fork.steps)
-        elif fork.steps and not fork.messages:
+            taxi = source.after(ran)
+        elif ran and told is None:
             raise WorldError(f"{fork.source!r} has no taxi here, and without its conversation none can be made")
         else:
-            taxi = self._again(fork.source, _actions(fork.messages))
-        _check(taxi, fork)
+            taxi = self._again(fork.source, () if told is None else told.actions)
+        if told is not None and told.observation != taxi.observation:
+            raise WorldError(
+                f"the conversation that {fork.target!r} begins with saw {told.observation!r:.100} last, and its taxi "
+                f"stands otherwise: {taxi.observation!r}; is it of another seed?"
+            )
         self._taxis[fork.target] = taxi if self._rain is None else taxi.after(taxi.steps, rain=self._rain(fork))
 
     @property
@@ -117,29 +125,37 @@ class TaxiWorlds:
         return taxi
 
 
-def _actions(messages: Sequence[BaseMessage]) -> list[int]:
-    """The actions of a conversation that ran, a malformed one where no legal call was made."""
-    actions = []
-    for message, answer in pairwise(messages):
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a conversation tells of its taxi."""
+
+    actions: tuple[int, ...]
+    """Those that ran, a malformed one where no legal call was made."""
+    observation: str
+    """The latest."""
+
+
+def _told(fork: Fork) -> _Told | None:
+    """What the conversation at the fork tells; None if there is none.
+
+    Raises:
+        WorldError: it has not as many steps as the fork says.
+    """
+    if not fork.messages:
+        return None
+    actions, steps = [], 0
+    firsts = (message.text for message, after in pairwise(fork.messages) if isinstance(after, AIMessage))
+    observation = next(firsts, fork.messages[-1].text)
+    for message, answer in pairwise(fork.messages):
         if not isinstance(message, AIMessage):
             continue
+        steps += 1
         calls = message.tool_calls
         action = action_of(calls[0]["name"], calls[0]["args"]) if len(calls) == 1 else None
         held_back = action is not None and isinstance(answer, ToolMessage) and answer.status == "error"
         if not held_back:  # by a guard that blocks calls
             actions.append(MALFORMED if action is None else action)
-    return actions
-
-
-def _check(taxi: Taxi, fork: Fork) -> None:
-    """See to it that the conversation tells of this taxi as it stands."""
-    if not fork.messages:
-        return
-    actions = len(_actions(fork.messages))
-    if actions != fork.steps:
-        raise WorldError(f"{fork.target!r} begins after {fork.steps} actions, and {actions} of its conversation ran")
-    if fork.messages[-1].text != taxi.observation:
-        raise WorldError(
-            f"the conversation that {fork.target!r} begins with ends in {fork.messages[-1].text!r:.100}, and its taxi "
-            f"stands otherwise: {taxi.observation!r}; is it of another seed?"
-        )
+            observation = answer.text
+    if steps != fork.steps:
+        raise WorldError(f"{fork.target!r} begins after {fork.steps} steps, and its conversation has {steps}")
+    return _Told(tuple(actions), observation)
