@@ -37,6 +37,8 @@ class Faulty:
         """What comes with a 429."""
         self.headers: dict[str, str] = {}
         """Of the latest request."""
+        self.stalled = threading.Event()
+        """Set once a request stalls."""
         self._released = threading.Event()
         self._lock = threading.Lock()
 
@@ -67,6 +69,7 @@ class Faulty:
 
     def stall(self) -> None:
         """Until the proxy is closed."""
+        self.stalled.set()
         self._released.wait()
 
 
