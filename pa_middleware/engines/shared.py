@@ -127,9 +127,8 @@ class SharedScorer:
         return list(await together(*map(put, steps)))
 
     async def _ask(self, steps: Sequence[Step]) -> list[StepScore]:
-        async with (
-            self._turn
-        ):  # steps of a batch that is taken apart come side by side; one that waits can be taken back
+        # Steps of a batch that is taken apart come side by side; one that waits here can still be taken back.
+        async with self._turn:
             scoring = asyncio.wrap_future(self._worker.submit(self._scored(steps)))
             try:
                 return await asyncio.shield(scoring)
