@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,9 +34,10 @@ class Client:
     Proxies of the environment are not used, redirects not followed, certificates verified.
 
     A call that ends without an answer, by its own timeout or because its caller gave it up, counts as one that the
-    engine failed if the engine had it for a second, or for half of `timeout` if that is less: from when it got its
-    slot, with all its attempts and the waits between. One that had it for a shorter time says nothing of the engine,
-    for it may have waited for others of this client, or for a caller in a hurry.
+    engine failed if the engine had it for a second, or for half of `timeout` if that is less (from when it got its
+    slot, with all its attempts and the waits between), and answered no other call in that last second either. Any other
+    says nothing of the engine: it waited for others of this client, its caller was in a hurry, or it was given up
+    because of what another was answered.
 
     Args:
         url: of the server: scheme, host, port, path prefix if any; a trailing `/v1` is left out.
@@ -88,6 +90,8 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: httpx.AsyncClient | None = None
         self._calls, self._slots = 0, asyncio.Semaphore(in_flight)
+        self._heard = -math.inf
+        """When it was last answered, by the loop's clock."""
 
     async def get(self, path: str) -> Any:
         """The JSON at a path; raises as `post`."""
@@ -136,6 +140,7 @@ class Client:
         if self._loop is not asyncio.get_running_loop():
             self._loop, self._http = asyncio.get_running_loop(), None
             self._calls, self._slots = 0, asyncio.Semaphore(self._in_flight)
+            self._heard = -math.inf
             self._breaker.dropped(trial=True)
 
     def _check_breaker(self) -> None:
@@ -152,13 +157,13 @@ class Client:
         try:
             answer: Any = await retry(self._attempt, method, path, content)
         except (EngineRefusedError, EngineAnswerError):
-            self._breaker.succeeded()  # it is there
+            self._answered()  # it is there
             raise
         except TryAgainError as error:
             self._breaker.failed(trial=trial)
             raise EngineUnavailableError(f"{self.url}{path}: {error}") from error.__cause__
         except asyncio.CancelledError:  # of the deadline, or of whoever made the call
-            if asyncio.get_running_loop().time() - began >= min(_LONG_ENOUGH, self._timeout / 2):
+            if asyncio.get_running_loop().time() - max(began, self._heard) >= min(_LONG_ENOUGH, self._timeout / 2):
                 self._breaker.failed(trial=trial)
             else:
                 self._breaker.dropped(trial=trial)
@@ -166,8 +171,12 @@ class Client:
         except BaseException:
             self._breaker.dropped(trial=trial)
             raise
-        self._breaker.succeeded()
+        self._answered()
         return answer
+
+    def _answered(self) -> None:
+        self._breaker.succeeded()
+        self._heard = asyncio.get_running_loop().time()
 
     async def _attempt(self, method: str, path: str, content: bytes | None) -> Any:
         # Nothing compressed: a few bytes could grow into any number.

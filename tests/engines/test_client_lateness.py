@@ -13,7 +13,8 @@ from engines.imagined import NEVER, WELL, Imagined, after
 from engines.virtual_time import run
 
 from pa_middleware.engines.breaker import Breaker
-from pa_middleware.engines.errors import EngineError, EngineUnavailableError
+from pa_middleware.engines.errors import EngineError, EngineRefusedError, EngineUnavailableError
+from pa_middleware.engines.together import together
 
 
 def _now() -> float:
@@ -107,6 +108,23 @@ def test_an_engine_that_is_slower_than_the_slots_are_many_is_well_whoever_waits_
         assert [type(end) for end in ends[24:]] == [EngineUnavailableError] * 16
         assert client.asked == 32, "eight were sent too late"
         assert await client.get("/x") == WELL
+
+    run(work())
+
+
+def test_calls_that_are_given_up_because_of_what_another_was_answered_say_nothing_of_the_engine() -> None:
+    async def refuse_one(request: httpx.Request) -> httpx.Response:
+        refused = request.url.path == "/bad"
+        return await after(2.0 if refused else 1e9, 400)(request)
+
+    async def work() -> None:
+        client = Imagined(refuse_one, breaker=_breaker(failures=2))
+        with pytest.raises(EngineRefusedError):
+            await together(client.get("/bad"), *(client.get("/x") for _ in range(15)))
+        assert not await _is_left_alone(client)
+        for _ in range(2):
+            await _given_up(client, 1.5)
+        assert await _is_left_alone(client)
 
     run(work())
 
