@@ -14,7 +14,7 @@ from pa_middleware.engines.checks import check_queries, served_models
 from pa_middleware.engines.client import Client
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError
 from pa_middleware.engines.source import Floats, Sampled, Served
-from pa_middleware.engines.together import together
+from pa_middleware.engines.together import few_at_once
 from pa_middleware.scoring.reading import Ids, Query
 from pa_openai.echoed import cached_tokens, check_usage, choices_of, echoed_log_probs, generated
 
@@ -121,7 +121,7 @@ class OpenAICompatible:
         style = self._opened()
         check_queries(queries, max_length=self._max_length, url=self.url)
         parts = [queries[start : start + style.at_once] for start in range(0, len(queries), style.at_once)]
-        answers = await together(*(self._ask(style, part) for part in parts))
+        answers = await few_at_once(lambda part: self._ask(style, part), parts)
         return list(chain.from_iterable(log_probs for _, log_probs in answers))
 
     async def sample(self, prompt: Ids, count: int, *, temperature: float = 0.0) -> Sampled:

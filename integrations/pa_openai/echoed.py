@@ -15,6 +15,8 @@ from pa_middleware.scoring.reading import Ids, Query
 
 _ID = "token_id:"
 """How vLLM writes a token that was asked for as its id."""
+_LONGEST_ID = 20
+"""Digits; Python reads no number of thousands of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,10 @@ def choices_of(answer: Any, count: int) -> list[Mapping[str, Any]]:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or len(choices) != count:
         raise EngineAnswerError(f"the server did not answer {count} choices for {count} prompts")
-    placed = {choice.get("index"): choice for choice in choices if isinstance(choice, dict)}
-    if sorted(index for index in placed if type(index) is int) != list(range(count)):
+    placed = {
+        choice["index"]: choice for choice in choices if isinstance(choice, dict) and type(choice.get("index")) is int
+    }
+    if sorted(placed) != list(range(count)):
         raise EngineAnswerError(f"the server did not number its choices from 0 to {count - 1}")
     return [placed[index] for index in range(count)]
 
@@ -129,7 +133,7 @@ def cached_tokens(answer: Mapping[str, Any]) -> int:
 
 def _id_of(text: str) -> int | None:
     digits = text.removeprefix(_ID)
-    return int(digits) if digits != text and digits.isdecimal() else None
+    return int(digits) if digits != text and digits.isdecimal() and len(digits) <= _LONGEST_ID else None
 
 
 def _check_ids(prompt: object, told: Sequence[int | None], sent: Ids) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from pa_middleware.engines.checks import log_prob
 from pa_middleware.engines.errors import EngineAnswerError
 from pa_middleware.engines.source import Floats
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def prompt_log_probs(rows: object, ids: Sequence[int], first: int) -> Floats:
@@ -49,12 +51,15 @@ def array_log_probs(data: object, count: int) -> Floats:
         EngineAnswerError: it is none.
     """
     try:
-        array = np.load(io.BytesIO(base64.b64decode(str(data), validate=True)), allow_pickle=False)
-    except (binascii.Error, ValueError, EOFError, OSError) as error:
-        raise EngineAnswerError(f"the server's log-probs of chosen ids cannot be read: {error}") from error
-    if not isinstance(array, np.ndarray) or array.shape != (count, 1) or array.dtype.kind != "f":
+        file = io.BytesIO(base64.b64decode(str(data), validate=True))
+        shape, _, kind = _HEADERS[npy.read_magic(file)](file)
+    except Exception as error:  # noqa: BLE001 - NumPy reads a header as Python, and there is no end to what can be wrong with it
+        raise EngineAnswerError(f"the server's log-probs of chosen ids cannot be read: {error!r:.200}") from None
+    # Not read by NumPy, which makes room first for as many numbers as the header claims.
+    numbers = file.read()
+    if shape != (count, 1) or kind.kind != "f" or len(numbers) != count * kind.itemsize:
         raise EngineAnswerError(f"the server's log-probs of chosen ids are not the {count} rows that were asked for")
-    return np.array([log_prob(float(value)) for value in array[:, 0]], dtype=np.float32)
+    return np.array([log_prob(float(value)) for value in np.frombuffer(numbers, kind)], dtype=np.float32)
 
 
 def choices_of(answer: Any, model: str, count: int) -> list[Mapping[str, Any]]:
@@ -70,9 +75,13 @@ def choices_of(answer: Any, model: str, count: int) -> list[Mapping[str, Any]]:
             raise EngineAnswerError("the server's answer has no model or no choices")
     if said != model:
         raise EngineAnswerError(f"the server answered for the model {said!r}; it was asked for {model!r}")
-    placed = {choice["index"]: choice for choice in choices if isinstance(choice, dict) and "index" in choice}
-    if len(choices) != count or sorted(placed) != list(range(count)):
+    if len(choices) != count:
         raise EngineAnswerError(f"the server answered {len(choices)} choices; it was asked for {count}")
+    placed = {
+        choice["index"]: choice for choice in choices if isinstance(choice, dict) and type(choice.get("index")) is int
+    }
+    if sorted(placed) != list(range(count)):
+        raise EngineAnswerError(f"the server did not number its choices from 0 to {count - 1}")
     return [placed[index] for index in range(count)]
 
 

@@ -15,7 +15,7 @@ from pa_middleware.engines.checks import log_prob
 from pa_middleware.engines.client import Client
 from pa_middleware.engines.errors import EngineAnswerError, EngineRefusedError
 from pa_middleware.engines.source import Floats
-from pa_middleware.engines.together import together
+from pa_middleware.engines.together import few_at_once
 from pa_middleware.scoring.reading import Ids, Query
 from pa_vllm.answers import array_log_probs, cached_tokens, check_prompt, choices_of, prompt_log_probs
 from pa_vllm.ways import WayName
@@ -35,9 +35,9 @@ class Generate:
     asked before, or one that begins like another), the prompt is asked again up to the last of these: a server always
     reads the last token of a prompt, so each such request brings at least one block of the cache, without its history.
 
-    Queries are requests of their own, sent at once: vLLM gives a request what another that runs has read of the same
-    prompt. For 8 candidates of 60 tokens behind 3,000 that it had not read, one was sent first and the rest then, or
-    all together: 0.5 s or 0.4 s.
+    Queries are requests of their own, a few sent at once: vLLM gives a request what another that runs has read of the
+    same prompt. For 8 candidates of 60 tokens behind 3,000 that it had not read, one was sent first and the rest then,
+    or all together: 0.5 s or 0.4 s.
     """
 
     name: WayName = "generate"
@@ -53,9 +53,10 @@ class Generate:
 
     async def log_probs(self, queries: Sequence[Query]) -> list[Floats]:
         """As `LogProbSource.log_probs`."""
-        return list(await together(*(self._query(query.ids, query.start) for query in queries)))
+        return await few_at_once(self._query, queries)
 
-    async def _query(self, ids: Ids, first: int) -> Floats:
+    async def _query(self, query: Query) -> Floats:
+        ids, first = query.ids, query.start
         parts: list[Floats] = []
         while True:
             known, values = await self._tail(ids, first)

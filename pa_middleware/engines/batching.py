@@ -34,8 +34,9 @@ class MicroBatches(Generic[Item, Answer]):
 
     Args:
         run: answers a batch, in order; it runs in the context of the batch's first item. If it fails with several items
-            their batch is taken apart and each is run alone, so that one bad item does not fail the others; an engine
-            that cannot be had is not asked again.
+            their batch is taken apart and each is run alone, so that one bad item does not fail the others. They run
+            side by side, in the slot of the batch, so that none of them waits for a bad one's end. An engine that
+            cannot be had is not asked again.
         size: most items of a batch.
         wait: seconds, 0 or more.
         in_flight: batches at once.
@@ -141,18 +142,19 @@ class MicroBatches(Generic[Item, Answer]):
         error = await self._asked(batch)
         if error is None:
             return
-        for entry in batch:
-            if entry.answer.done():  # cancelled
-                continue
-            if len(batch) > 1 and not isinstance(error, EngineUnavailableError):
-                alone = await self._asked([entry])
-                if alone is None:
-                    continue
-                _fail(entry, alone)
-                if isinstance(alone, EngineUnavailableError):
-                    error = alone
-            else:
+        if len(batch) == 1 or isinstance(error, EngineUnavailableError):
+            for entry in batch:
                 _fail(entry, error)
+            return
+        # Nothing that one of them comes to ends another; if the batch is cancelled all are, and have ended by then.
+        await asyncio.gather(
+            *(self._begun_alone(entry) for entry in batch if not entry.answer.done()), return_exceptions=True
+        )
+
+    def _begun_alone(self, entry: _Waiting[Item, Answer]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._answer([entry]), context=entry.context)
+        entry.answer.add_done_callback(partial(_stop_if_nobody_waits, [entry], task))
+        return task
 
     async def _asked(self, batch: Sequence[_Waiting[Item, Answer]]) -> Exception | None:
         """Have a batch answered; what went wrong with it, if anything did."""
@@ -167,7 +169,7 @@ class MicroBatches(Generic[Item, Answer]):
 
 
 def _stop_if_nobody_waits(batch: Sequence[_Waiting[Any, Any]], task: asyncio.Task[None], _: object) -> None:
-    if all(entry.answer.cancelled() for entry in batch):
+    if all(entry.answer.done() for entry in batch):  # one that was answered waits no more than one that has left
         task.cancel()
 
 

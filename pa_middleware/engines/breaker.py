@@ -49,7 +49,7 @@ class Breaker:
         self._failed, self._trial = 0, False
 
     def failed(self, *, trial: bool) -> None:
-        """A call was not answered."""
+        """A call was not answered: no attempt of it was, or the engine had long enough for it and gave no answer."""
         if self._failed >= self._most and not trial:
             return
         self._failed += 1
@@ -57,6 +57,6 @@ class Breaker:
             self._until, self._trial = self._clock() + self._cooldown, False
 
     def dropped(self, *, trial: bool) -> None:
-        """Whoever made a call wants no answer any more, which says nothing of the engine."""
+        """A call ended before the engine had had long enough for it, which says nothing of the engine."""
         if trial:
             self._trial = False

@@ -23,10 +23,12 @@ def log_prob(value: object) -> float:
     Raises:
         EngineAnswerError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise EngineAnswerError(f"the server answered {value!r} where a log-prob belongs")
+    # JSON has whole numbers that no float can hold: compared, not converted.
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not finite:
+        raise EngineAnswerError(f"the server answered {value!r:.100} where a log-prob belongs")
     if value > ROUNDING:
-        raise EngineAnswerError(f"the server answered the log-prob {value!r}; none is above 0")
+        raise EngineAnswerError(f"the server answered the log-prob {value!r:.100}; none is above 0")
     if value <= NOTHING:
         raise EngineAnswerError("the server says that a token has probability 0; no softmax gives that")
     return min(float(value), 0.0)

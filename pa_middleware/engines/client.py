@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from pa_middleware.engines.address import server_root, token_of
 from pa_middleware.engines.answers import SHOWN, parsed, reason, redirected_to, retry_after
 from pa_middleware.engines.breaker import Breaker
 from pa_middleware.engines.errors import EngineAnswerError, EngineError, EngineRefusedError, EngineUnavailableError
+from pa_middleware.engines.retrying import TryAgainError, retrying
 from pa_middleware.engines.settings import positive, whole
 
 MEBIBYTE = 1 << 20
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 """Statuses of an engine that may answer another time. Scoring changes nothing, so a request may be repeated."""
-_FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
+_LONG_ENOUGH = 1.0
+"""Seconds after which an engine that gave no answer counts as one that gives none, whoever's patience ended."""
 _IDLE = 4.0
 """Seconds that an unused connection is kept; uvicorn closes it after 5 s, under a request that just left if need be."""
-
-
-class _TryAgainError(Exception):
-    """An attempt that failed in a way that another may not."""
-
-    def __init__(self, said: str, *, after: float | None = None) -> None:
-        self.after = after
-        super().__init__(said)
 
 
 class Client:
     """Talks to one engine, from one event loop at a time.
 
     Proxies of the environment are not used, redirects not followed, certificates verified.
+
+    A call that ends without an answer, by its own timeout or because its caller gave it up, counts as one that the
+    engine failed if the engine had it for a second, or for half of `timeout` if that is less (from when it got its
+    slot, with all its attempts and the waits between), and answered no other call in that last second either. Any other
+    says nothing of the engine: it waited for others of this client, its caller was in a hurry, or it was given up
+    because of what another was answered.
 
     Args:
         url: of the server: scheme, host, port, path prefix if any; a trailing `/v1` is left out.
@@ -47,7 +47,8 @@ class Client:
         attempts: most attempts of one call. They are apart by up to 0.1 s, then up to twice that, and so on, on top of
             what a Retry-After asks for; one that could only come after `timeout` is not waited for.
         in_flight: calls at once; one that waits for its next attempt is among them.
-        waiting: calls that may wait for one of these; beyond it a call fails at once.
+        waiting: calls that may wait for one of these; beyond it a call fails at once. The last resort against a queue
+            without end: it is a pair that bounds its steps, and each of them can be a call for every candidate.
         most_request_bytes: of a body; longer ones are not sent.
         most_response_bytes: of an answer; longer ones are not read.
         verify: False, or a context of your own, for certificates that no public authority vouches for.
@@ -68,7 +69,7 @@ class Client:
         connect_timeout: float = 5.0,
         attempts: int = 3,
         in_flight: int = 64,
-        waiting: int = 1024,
+        waiting: int = 16_384,
         most_request_bytes: int = 8 * MEBIBYTE,
         most_response_bytes: int = 64 * MEBIBYTE,
         verify: bool | ssl.SSLContext = True,
@@ -89,6 +90,8 @@ class Client:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._http: httpx.AsyncClient | None = None
         self._calls, self._slots = 0, asyncio.Semaphore(in_flight)
+        self._heard = -math.inf
+        """When it was last answered, by the loop's clock."""
 
     async def get(self, path: str) -> Any:
         """The JSON at a path; raises as `post`."""
@@ -101,7 +104,8 @@ class Client:
             EngineUnavailableError: late, unreachable or overloaded, whatever was tried.
             EngineRefusedError: another status than 200 that no further attempt would change, a redirect included.
             EngineAnswerError: no JSON, or too long.
-            EngineError: the body is too long to send.
+            EngineError: the body is too long to send, the server's certificate cannot be verified, or the request is
+                none that HTTP has.
         """
         return await self._call("POST", path, json.dumps(body, allow_nan=False, separators=(",", ":")).encode())
 
@@ -136,6 +140,7 @@ class Client:
         if self._loop is not asyncio.get_running_loop():
             self._loop, self._http = asyncio.get_running_loop(), None
             self._calls, self._slots = 0, asyncio.Semaphore(self._in_flight)
+            self._heard = -math.inf
             self._breaker.dropped(trial=True)
 
     def _check_breaker(self) -> None:
@@ -147,45 +152,31 @@ class Client:
     async def _outcome(self, method: str, path: str, content: bytes | None, deadline: asyncio.Timeout) -> Any:
         """What a call that has its slot comes to; the breaker learns of it."""
         self._check_breaker()  # it may have opened while the call waited
-        trial = self._breaker.begin()
+        trial, began = self._breaker.begin(), asyncio.get_running_loop().time()
+        retry = retrying(attempts=self._attempts, end=deadline.when(), sleep=self._sleep, chance=self._chance)
         try:
-            answer: Any = await self._retrying(deadline)(self._attempt, method, path, content)
+            answer: Any = await retry(self._attempt, method, path, content)
         except (EngineRefusedError, EngineAnswerError):
-            self._breaker.succeeded()  # it is there
+            self._answered()  # it is there
             raise
-        except _TryAgainError as error:
+        except TryAgainError as error:
             self._breaker.failed(trial=trial)
             raise EngineUnavailableError(f"{self.url}{path}: {error}") from error.__cause__
-        except BaseException:
-            if deadline.expired():
+        except asyncio.CancelledError:  # of the deadline, or of whoever made the call
+            if asyncio.get_running_loop().time() - max(began, self._heard) >= min(_LONG_ENOUGH, self._timeout / 2):
                 self._breaker.failed(trial=trial)
             else:
                 self._breaker.dropped(trial=trial)
             raise
-        self._breaker.succeeded()
+        except BaseException:
+            self._breaker.dropped(trial=trial)
+            raise
+        self._answered()
         return answer
 
-    def _retrying(self, deadline: asyncio.Timeout) -> AsyncRetrying:
-        loop, end = asyncio.get_running_loop(), deadline.when()
-
-        def stop(state: RetryCallState) -> bool:
-            late = end is not None and loop.time() + state.upcoming_sleep >= end
-            return late or state.attempt_number >= self._attempts
-
-        return AsyncRetrying(
-            stop=stop,
-            wait=self._wait,
-            retry=retry_if_exception_type(_TryAgainError),
-            sleep=self._sleep,
-            reraise=True,
-        )
-
-    def _wait(self, state: RetryCallState) -> float:
-        """Seconds until the next attempt: anything up to a limit that doubles, behind what the server asks for."""
-        error = state.outcome.exception() if state.outcome is not None else None
-        asked = error.after if isinstance(error, _TryAgainError) and error.after is not None else 0.0
-        limit: float = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (state.attempt_number - 1))
-        return asked + self._chance() * limit
+    def _answered(self) -> None:
+        self._breaker.succeeded()
+        self._heard = asyncio.get_running_loop().time()
 
     async def _attempt(self, method: str, path: str, content: bytes | None) -> Any:
         # Nothing compressed: a few bytes could grow into any number.
@@ -197,13 +188,21 @@ class Client:
         try:
             async with self._client().stream(method, self.url + path, content=content, headers=headers) as answer:
                 body = await self._read(answer)
+        except (httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+            said = self._shown(f"{type(error).__name__}: {error}")
+            raise EngineError(f"{self.url}{path} cannot be asked this, now or later ({said})") from None
         except httpx.TransportError as error:
-            raise _TryAgainError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            if (unverified := _unverified(error)) is not None:
+                raise EngineError(
+                    f"{self.url} has a certificate that cannot be verified ({unverified}): give `verify` a context "
+                    "that knows who signed it"
+                ) from error
+            raise TryAgainError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
         status = answer.status_code
         if status in _AGAIN:
             after = retry_after(answer)
             come_back = "" if after is None else f" (Retry-After: {after:g} s)"
-            raise _TryAgainError(f"status {status}{come_back}: {self._shown(reason(body))}", after=after)
+            raise TryAgainError(f"status {status}{come_back}: {self._shown(reason(body))}", after=after)
         if answer.is_redirect:
             raise EngineRefusedError(
                 f"{self.url}{path} redirects to {redirected_to(answer)}, and no redirect is followed: "
@@ -248,3 +247,10 @@ class Client:
                 trust_env=False,
             )
         return self._http
+
+
+def _unverified(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What is wrong with the server's certificate, if that is behind the error: another attempt would find the same."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error

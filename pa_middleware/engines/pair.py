@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import BaseMessage
 
+from pa_middleware.engines.ahead import Ahead
+from pa_middleware.engines.closing import unless_closed
+from pa_middleware.engines.errors import EngineError
 from pa_middleware.engines.findings import SelfTest, SelfTestError
+from pa_middleware.engines.known_answer import KnownAnswer
 from pa_middleware.engines.loop import LoopThread
 from pa_middleware.engines.model import EngineModel
 from pa_middleware.engines.self_test import self_test
+from pa_middleware.engines.settings import not_negative, positive, whole
 from pa_middleware.engines.source import Floats, LogProbSource, Served
 from pa_middleware.engines.together import together
 from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score
@@ -23,6 +28,7 @@ from pa_middleware.scoring.exact import ExactIds
 from pa_middleware.scoring.fingerprint import template_hash, tokenizer_hash
 from pa_middleware.scoring.fitting import FittedStep, Overflow, fit
 from pa_middleware.scoring.forks import start_anew_after_fork
+from pa_middleware.scoring.reading import Query
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.scorer import Step, StepScore, Tool
 from pa_middleware.scoring.token_texts import token_texts
@@ -84,7 +90,6 @@ class EnginePair:
         waiting: int = 1024,
         name: tuple[str, str] | None = None,
     ) -> None:
-        _check(tolerance=tolerance, recheck=recheck, wait=wait, steps_at_once=steps_at_once, waiting=waiting)
         action_score([-1.0], [-1.0], beta=beta, aggregation=aggregation, order=order)  # refuses unknown settings now
         self.tokenizer = tokenizer
         self.beta, self.aggregation, self.order = beta, aggregation, order
@@ -96,11 +101,11 @@ class EnginePair:
         self._composer = Composer(beta, aggregation, order)
         self._sources = policy, reference
         self._settings: dict[str, Any] = {
-            "tolerance": tolerance,
-            "recheck": recheck,
-            "steps_at_once": steps_at_once,
-            "wait": wait,
-            "waiting": waiting,
+            "tolerance": positive("tolerance", tolerance),
+            "recheck": not_negative("recheck", recheck),
+            "steps_at_once": whole("steps_at_once", steps_at_once, 1),
+            "wait": not_negative("wait", wait),
+            "waiting": whole("waiting", waiting, 0),
         }
         self._loop = LoopThread()
         self.start_anew()
@@ -116,9 +121,9 @@ class EnginePair:
         start_anew_after_fork(self)
 
     def start_anew(self) -> None:
-        """Connect again before the next step: connections do not outlive a fork."""
+        """Connect again before the next step, and ask which models are there: connections do not outlive a fork."""
         self._models: asyncio.Task[tuple[EngineModel, EngineModel]] | None = None
-        self._ahead: dict[str, Future[None]] = {}
+        self._ahead = Ahead()
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """Progress advantage of every candidate of every step.
@@ -140,7 +145,7 @@ class EnginePair:
 
         Cancelling it closes the requests.
         """
-        return self._loop.submit(self._score_all(list(steps)))
+        return unless_closed(self._loop.submit(self._score_all(list(steps))), "the pair")
 
     def read_ahead(self, history: Sequence[BaseMessage], tools: Sequence[Tool] = (), *, conversation: str) -> None:
         """Have the engines read a step's prompt in the background, while its candidates are still being drawn.
@@ -148,13 +153,8 @@ class EnginePair:
         Changes no score. Whatever goes wrong here goes wrong in `score` again, and is raised there. Engines that keep
         nothing of what they read are left alone.
         """
-        if all(served.pays_for == "whole history" for served in self.served):
-            return
-        before = self._ahead.pop(conversation, None)
-        if before is not None:
-            before.cancel()
-        reading = self._ahead[conversation] = self._loop.submit(self._read(list(history), list(tools)))
-        reading.add_done_callback(lambda done: self._ahead.pop(conversation, None) if not done.cancelled() else None)
+        if any(served.pays_for == "new tokens" for served in self.served):
+            self._loop.submit(self._read(list(history), list(tools), conversation))
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text of each token; see `token_texts.token_texts`."""
@@ -187,7 +187,7 @@ class EnginePair:
         return self._composer.least_margin(tokens, self.self_test.noise)
 
     def close(self) -> None:
-        """Close all connections. Steps that are being scored fail."""
+        """Close all connections. Steps that are being scored fail with EngineUnavailableError."""
         self._loop.close(self._disconnect())
 
     def __enter__(self) -> EnginePair:
@@ -212,7 +212,26 @@ class EnginePair:
         return tested
 
     async def _opened(self) -> tuple[EngineModel, EngineModel]:
-        return await self._made(await together(*(source.open() for source in self._sources)))
+        """The models after new connections were made. Another may have come to an address since any was tested."""
+        served = await together(*(source.open() for source in self._sources))
+        for source, now, before in zip(self._sources, served, self.served, strict=True):
+            if (now.model, now.identity) != (before.model, before.identity):
+                raise EngineError(
+                    f"{source.url} serves {now.identity!r}; when the pair was tested it was {before.identity!r}: "
+                    "make the pair anew to test it"
+                )
+        await together(*map(self._verify, self._sources, self._known))
+        return await self._made(served)
+
+    async def _verify(self, source: LogProbSource, known: tuple[Query, Floats]) -> None:
+        query, expected = known
+
+        async def ask() -> Floats:
+            [answer] = await source.log_probs([query])
+            return answer
+
+        tolerance: float = self._settings["tolerance"]
+        await KnownAnswer(ask, expected, url=source.url, tolerance=tolerance, every=0.0).verify()
 
     async def _made(self, served: Sequence[Served]) -> tuple[EngineModel, EngineModel]:
         distinct = served[0].model != served[1].model
@@ -225,6 +244,8 @@ class EnginePair:
         return policy, reference
 
     async def _score_all(self, steps: Sequence[Step]) -> list[StepScore]:
+        for step in steps:
+            self._ahead.scored(step.conversation)
         fitted = await asyncio.to_thread(lambda: [self._fitted(step) for step in steps])
         policy, reference = await self._ready()
         call = object()  # steps of no conversation take turns as one, or whoever has many of them would have all turns
@@ -257,22 +278,12 @@ class EnginePair:
     def _fitted(self, step: Step) -> FittedStep:
         return fit(self._exact.put(self.renderer.render(step), step), self.max_length, self.overflow)
 
-    async def _read(self, history: Sequence[BaseMessage], tools: Sequence[Tool]) -> None:
-        try:
-            prompt = await asyncio.to_thread(self.renderer.prompt, history, tools)
-            if self.max_length is None or len(prompt) < self.max_length:
-                await together(*(model.read_ahead(prompt) for model in await self._ready()))
-        except Exception:  # noqa: BLE001 - only a head start is lost
-            _log.debug("reading ahead failed", exc_info=True)
-
-
-def _check(*, tolerance: float, recheck: float, wait: float, steps_at_once: int, waiting: int) -> None:
-    for name, value, allowed, holds in (
-        ("tolerance", tolerance, "nats, more than 0", tolerance > 0),
-        ("recheck", recheck, "seconds, 0 or more", recheck >= 0),
-        ("wait", wait, "seconds, 0 or more", wait >= 0),
-        ("steps_at_once", steps_at_once, "a whole number from 1 on", steps_at_once >= 1),
-        ("waiting", waiting, "a whole number from 0 on", waiting >= 0),
-    ):
-        if not holds:
-            raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+    async def _read(self, history: Sequence[BaseMessage], tools: Sequence[Tool], conversation: str) -> None:
+        with self._ahead.begun(conversation) as wanted:
+            try:
+                prompt = await asyncio.to_thread(self.renderer.prompt, history, tools)
+                models = await self._ready()
+                if wanted() and (self.max_length is None or len(prompt) < self.max_length):
+                    await together(*(model.read_ahead(prompt) for model in models))
+            except Exception:  # noqa: BLE001 - only a head start is lost
+                _log.debug("reading ahead failed", exc_info=True)

@@ -16,6 +16,17 @@ def positive(name: str, value: float) -> float:
     return value
 
 
+def not_negative(name: str, value: float) -> float:
+    """The value.
+
+    Raises:
+        ValueError: it is not finite, or below 0.
+    """
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} is {value!r}; allowed: a finite number from 0 on")
+    return value
+
+
 def whole(name: str, value: int, least: int) -> int:
     """The value.
 

@@ -10,6 +10,7 @@ from inspect import iscoroutinefunction
 from types import TracebackType
 
 from pa_middleware.engines.batching import MicroBatches
+from pa_middleware.engines.closing import unless_closed
 from pa_middleware.engines.loop import LoopThread
 from pa_middleware.engines.together import together
 from pa_middleware.scoring.errors import ScoringError
@@ -73,6 +74,7 @@ class SharedScorer:
         self._batches: MicroBatches[Step, StepScore] = MicroBatches(
             self._ask, size=self._size, wait=self._wait, in_flight=1, waiting=self._waiting
         )
+        self._turn = asyncio.Lock()
 
     def score(self, steps: Sequence[Step]) -> list[StepScore]:
         """What the scorer answers to these steps.
@@ -95,10 +97,13 @@ class SharedScorer:
         Raises:
             RuntimeError: this was closed.
         """
-        return self._loop.submit(self._score_all(list(steps)))
+        return unless_closed(self._loop.submit(self._score_all(list(steps))), "the shared scorer")
 
     def close(self) -> None:
-        """End its threads, once the batch that is being scored is done. Steps that wait fail. The scorer stays open."""
+        """End its threads, once the batch that is being scored is done. The scorer stays open.
+
+        Steps that wait or are being scored fail with EngineUnavailableError.
+        """
         self._loop.close()
         self._worker.close()
 
@@ -122,13 +127,15 @@ class SharedScorer:
         return list(await together(*map(put, steps)))
 
     async def _ask(self, steps: Sequence[Step]) -> list[StepScore]:
-        scoring = asyncio.wrap_future(self._worker.submit(self._scored(steps)))
-        try:
-            return await asyncio.shield(scoring)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped. Until it is done no other batch may leave, and steps gather.
-            await asyncio.wait([scoring])
-            raise
+        # Steps of a batch that is taken apart come side by side; one that waits here can still be taken back.
+        async with self._turn:
+            scoring = asyncio.wrap_future(self._worker.submit(self._scored(steps)))
+            try:
+                return await asyncio.shield(scoring)
+            except asyncio.CancelledError:
+                # A thread cannot be stopped. Until it is done no other batch may leave, and steps gather.
+                await asyncio.wait([scoring])
+                raise
 
     async def _scored(self, steps: Sequence[Step]) -> list[StepScore]:
         try:

@@ -38,6 +38,8 @@ class Faulty(Front):
         """What comes with a 429."""
         self.headers: dict[str, str] = {}
         """Of the latest request."""
+        self.stalled = threading.Event()
+        """Set once a request stalls."""
         self._released = threading.Event()
         self._lock = threading.Lock()
 
@@ -58,6 +60,7 @@ class Faulty(Front):
 
     def stall(self) -> None:
         """Until the proxy is closed."""
+        self.stalled.set()
         self._released.wait()
 
 

@@ -265,7 +265,7 @@ async def _refuse_bad(items: list[str]) -> None:
         raise EngineError("bad")
 
 
-def test_one_bad_item_fails_alone_and_the_rest_are_asked_again_one_by_one() -> None:
+def test_one_bad_item_fails_alone_and_the_rest_are_asked_again_each_by_itself() -> None:
     engine = Engine(_refuse_bad)
 
     async def work() -> list[str | BaseException]:
@@ -279,7 +279,47 @@ def test_one_bad_item_fails_alone_and_the_rest_are_asked_again_one_by_one() -> N
     assert [batch for _, batch in engine.batches] == [["x", "bad", "y"], ["x"], ["bad"], ["y"]]
 
 
-def test_an_item_cancelled_while_its_batch_is_taken_apart_is_not_asked_again() -> None:
+def test_nobody_waits_for_a_bad_items_end() -> None:
+    async def stall(items: list[str]) -> None:
+        if len(items) > 1:
+            raise EngineError("one is bad")
+        if items == ["bad"]:
+            await asyncio.sleep(1000)
+            raise EngineUnavailableError("late")
+
+    engine = Engine(stall)
+
+    async def work() -> None:
+        batches = engine.of(wait=0.1, size=16)
+        bad = asyncio.ensure_future(batches.put("bad", "bad"))
+        others = [await each for each in _many(batches, "a", [f"i{n}" for n in range(15)])]
+        assert (others, asyncio.get_running_loop().time()) == ([f"I{n}" for n in range(15)], 1.0)
+        with pytest.raises(EngineUnavailableError, match="late"):
+            await bad
+
+    run(work())
+    assert engine.most_at_once == 16
+
+
+def test_an_item_cancelled_before_its_batch_is_taken_apart_is_not_asked_again() -> None:
+    async def fail(items: list[str]) -> None:
+        if len(items) > 1:
+            await asyncio.sleep(1)
+            raise EngineError("bad")
+
+    engine = Engine(fail)
+
+    async def work() -> None:
+        tasks = _many(engine.of(wait=0.1), "a", ["x", "y", "z"])
+        await asyncio.sleep(0.5)
+        tasks[1].cancel()
+        await asyncio.wait(tasks)
+
+    run(work())
+    assert [batch for _, batch in engine.batches] == [["x", "y", "z"], ["x"], ["z"]]
+
+
+def test_an_item_cancelled_while_its_batch_is_taken_apart_is_cancelled_there_and_no_other_is() -> None:
     engine = Engine(_refuse_bad)
 
     async def work() -> None:
@@ -288,10 +328,28 @@ def test_an_item_cancelled_while_its_batch_is_taken_apart_is_not_asked_again() -
         await asyncio.sleep(0.5)
         tasks[2].cancel()
         await asyncio.wait(tasks)
+        assert tasks[0].result() == "X"
         assert tasks[1].exception()
 
     run(work())
-    assert [batch for _, batch in engine.batches] == [["x", "bad", "y"], ["x"], ["bad"]]
+    assert engine.ended == [0.1, 0.1, 0.5, 1.1], "the batch, the bad one, the cancelled one, and the one that is left"
+
+
+def test_the_slot_of_a_batch_that_is_taken_apart_is_free_once_nobody_waits_any_more() -> None:
+    engine = Engine(_refuse_bad)
+
+    async def work() -> str:
+        batches = engine.of(wait=0.1)
+        tasks = _many(batches, "a", ["bad", "x", "y"])
+        await asyncio.sleep(0.5)
+        for task in tasks[1:]:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert tasks[0].exception()
+        return await batches.put("b", "z")
+
+    assert run(work()) == "Z"
+    assert engine.batches[-1] == (0.6, ["z"])
 
 
 def test_an_engine_that_cannot_be_had_fails_the_batch_and_is_not_asked_again() -> None:
@@ -308,7 +366,7 @@ def test_an_engine_that_cannot_be_had_fails_the_batch_and_is_not_asked_again() -
     assert len(engine.batches) == 1
 
 
-def test_an_engine_lost_while_a_batch_is_taken_apart_is_not_asked_for_the_rest() -> None:
+def test_an_engine_that_cannot_be_had_for_one_item_fails_that_one_alone() -> None:
     async def fail(items: list[str]) -> None:
         if len(items) > 1:
             raise EngineError("too many")
@@ -322,9 +380,8 @@ def test_an_engine_lost_while_a_batch_is_taken_apart_is_not_asked_for_the_rest()
         return await asyncio.gather(*(batches.put(item, item) for item in "wxyz"), return_exceptions=True)
 
     answers = run(work())
-    assert answers[:2] == ["W", "X"]
-    assert [type(error) for error in answers[2:]] == [EngineUnavailableError] * 2
-    assert [batch for _, batch in engine.batches[1:]] == [["w"], ["x"], ["y"]]
+    assert isinstance(answers.pop(2), EngineUnavailableError)
+    assert answers == ["W", "X", "Z"]
 
 
 def test_another_number_of_answers_than_items_is_an_error() -> None:
@@ -366,3 +423,24 @@ def test_a_batch_runs_in_the_context_of_whoever_put_its_first_item() -> None:
 
     run(work())
     assert seen == [("a", "a"), ("b", "b"), ("c", "c")]
+
+
+def test_an_item_that_is_asked_alone_runs_in_the_context_of_whoever_put_it() -> None:
+    seen = []
+
+    async def see(items: list[str]) -> None:
+        seen.append((_whose.get(), *items))
+        if len(items) > 1:
+            raise EngineError("bad")
+
+    async def work() -> None:
+        batches = Engine(see).of(wait=0.1)
+
+        async def put(whose: str) -> None:
+            _whose.set(whose)
+            await batches.put(whose, whose)
+
+        await asyncio.gather(*map(put, ("a", "b")))
+
+    run(work())
+    assert seen == [("a", "a", "b"), ("a", "a"), ("b", "b")]

@@ -123,6 +123,21 @@ def test_an_address_where_nobody_listens_is_unavailable(waits: _Waits) -> None:
     assert len(waits.all) == 2
 
 
+def test_a_host_that_nobody_knows_may_be_known_at_the_next_attempt(
+    server: Scripted, waits: _Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, unknown = socket.getaddrinfo, [True, True]
+
+    def ask(host: Any, *more: Any, **settings: Any) -> Any:
+        if unknown and unknown.pop():
+            raise socket.gaierror("Name or service not known")
+        return known("127.0.0.1", *more, **settings)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    assert get(Client(server.url.replace("127.0.0.1", "engine.invalid"), sleep=waits)) == WELL
+    assert len(waits.all) == 2
+
+
 def test_waits_between_attempts_are_drawn_up_to_a_limit_that_doubles(waits: _Waits) -> None:
     with scripted(says(503)) as server, pytest.raises(EngineUnavailableError):
         get(Client(server.url, attempts=9, sleep=waits, chance=lambda: 0.5))
@@ -233,33 +248,6 @@ def test_an_answer_that_is_compressed_though_none_was_asked_for_is_not_unpacked(
         get(Client(server.url, most_response_bytes=1000))
 
 
-def test_a_server_that_stalls_has_as_long_as_the_timeout(server: Scripted) -> None:
-    with Faulty(server.url) as proxy:
-        proxy.fault = "stall"
-        with pytest.raises(EngineUnavailableError, match=r"/x gave no answer within 0\.05 s"):
-            get(Client(proxy.url, timeout=0.05))
-        assert proxy.seen == 1
-
-
-def test_all_attempts_together_have_as_long_as_the_timeout() -> None:
-    with scripted(says(500)) as server, pytest.raises(EngineUnavailableError):
-        get(Client(server.url, timeout=0.1, attempts=1_000_000, chance=lambda: 0.1))
-
-
-def test_waiting_for_a_slot_counts_towards_the_timeout() -> None:
-    hold = Holding()
-
-    async def work(client: Client) -> None:
-        first, second = (asyncio.create_task(client.get("/x")) for _ in range(2))
-        for task in (first, second):
-            with pytest.raises(EngineUnavailableError, match="gave no answer within"):
-                await task
-
-    with scripted(hold) as server:
-        using(Client(server.url, timeout=0.3, in_flight=1), work)
-        assert len(server.asked) <= 1
-
-
 def test_no_more_requests_run_at_once_than_allowed_and_none_is_lost() -> None:
     hold = Holding()
 
@@ -301,7 +289,7 @@ def test_a_cancelled_call_hangs_up_and_frees_its_slot() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await asyncio.to_thread(hold.hung_up.wait, 5)
+        assert await asyncio.to_thread(hold.hung_up.wait, 30)
         assert await client.get("/x") == WELL
 
     with scripted(hold, says(200)) as server:
@@ -348,19 +336,6 @@ def test_an_engine_that_refuses_is_there_and_opens_no_breaker(deed: Any, kind: t
 
     with scripted(deed, says(200)) as server:
         assert using(Client(server.url, breaker=Breaker(failures=1)), work) == WELL
-
-
-def test_lateness_opens_the_breaker(server: Scripted) -> None:
-    async def work(client: Client) -> None:
-        with pytest.raises(EngineUnavailableError, match="gave no answer"):
-            await client.get("/x")
-        with pytest.raises(EngineUnavailableError, match="failed again and again"):
-            await client.get("/x")
-
-    with Faulty(server.url) as proxy:
-        proxy.fault = "stall"
-        using(Client(proxy.url, timeout=0.05, breaker=Breaker(failures=1)), work)
-        assert proxy.seen == 1
 
 
 def test_a_cancelled_trial_lets_the_next_call_be_the_trial() -> None:
@@ -433,9 +408,11 @@ def certificate(tmp_path: Path) -> Path:
 
 def test_a_certificate_is_verified_unless_said_otherwise(certificate: Path, waits: _Waits) -> None:
     with scripted(says(200), certificate=certificate) as server:
-        with pytest.raises(EngineUnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-            get(Client(server.url, sleep=waits))
-        assert server.asked == []
+        client = Client(server.url, sleep=waits, breaker=Breaker(failures=1))
+        for _ in range(2):  # an open breaker would say something else
+            with pytest.raises(EngineError, match=r"cannot be verified \(.*CERTIFICATE_VERIFY_FAILED.*give `verify` a"):
+                get(client)
+        assert (server.asked, waits.all) == ([], [])
         assert get(Client(server.url, verify=ssl.create_default_context(cafile=certificate))) == WELL
         assert get(Client(server.url, verify=False)) == WELL
 

@@ -100,10 +100,18 @@ def test_too_long_a_prompt_is_refused_or_cut(make: Make) -> None:
 
 def test_an_unknown_setting_is_refused_before_any_engine_is_asked(local: ModelPair) -> None:
     nowhere = VLLM("http://127.0.0.1:9", "x")
-    wrong: dict[str, Any] = {"tolerance": 0.0, "recheck": -1.0, "wait": -1.0, "steps_at_once": 0, "waiting": -1}
-    for name, value in wrong.items():
-        with pytest.raises(ValueError, match=f"{name} is {value!r}; allowed: "):
-            EnginePair(nowhere, nowhere, local.tokenizer, **{name: value})
+    inf, nan = float("inf"), float("nan")
+    wrong: dict[str, list[Any]] = {
+        "tolerance": [0.0, inf, nan],
+        "recheck": [-1.0, inf, nan],
+        "wait": [-1.0, inf, nan],
+        "steps_at_once": [0, 1.5, True],
+        "waiting": [-1, 1.5, True],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name} is {value!r}; allowed: a (finite|whole) number"):
+                EnginePair(nowhere, nowhere, local.tokenizer, **{name: value})
     with pytest.raises(ValueError, match="aggregation"):
         EnginePair(nowhere, nowhere, local.tokenizer, aggregation="most")  # type: ignore[arg-type]
 
@@ -133,6 +141,27 @@ def _written(pair: EnginePair, seed: int, off: float = 0.0, **told: Any) -> Step
 
 def _from_text(step: Step) -> Step:
     return replace(step, candidates=[without_generated(action) for action in step.candidates])
+
+
+class _Hold:
+    """Lets nothing through until it may go."""
+
+    def __init__(self) -> None:
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, path: str, answer: Any) -> Any:
+        self.entered.set()
+        self.go.wait(30)
+        return answer
+
+
+def _settle(pair: EnginePair) -> None:
+    """Until nothing that was begun on the pair's loop still runs."""
+
+    async def settle() -> None:
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    pair._loop.submit(settle()).result()
 
 
 def _requests(servers: Servers, work: Callable[[], object]) -> tuple[int, int]:
@@ -283,6 +312,42 @@ def test_another_number_of_answers_than_of_questions_is_an_error(make: Make, mon
             pair.score([taxi_step(1)])
 
 
+def test_a_model_that_is_swapped_before_a_fork_scores_nothing_after_it(make: Make, servers: Servers) -> None:
+    pair = make(recheck=3600.0)
+    pair.score([taxi_step(1)])
+    servers[0].answers.model = servers[1].model
+    child = os.fork()
+    if not child:
+        try:
+            pair.score([taxi_step(1)])
+        except EngineError as error:
+            os._exit(0 if "otherwise than when it was tested" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_after_new_connections_the_known_question_comes_once_and_then_when_its_time_has_come(
+    make: Make, servers: Servers
+) -> None:
+    pair = make(recheck=3600.0)
+    for _ in range(2):
+        pair.start_anew()
+        with_connecting = _requests(servers, lambda: pair.score([taxi_step(1)]))
+        assert _requests(servers, lambda: pair.score([taxi_step(1)])) == (1, 1)
+        assert with_connecting == (3, 3), "to open, the known question, and the step"
+
+
+def test_another_model_found_with_new_connections_is_named_and_scores_nothing(make: Make, servers: Servers) -> None:
+    pair = make(recheck=3600.0)
+    servers[1].answers.root = "/models/other"
+    pair.start_anew()
+    with pytest.raises(EngineError, match=r"serves 'reference root=/models/other.*it was 'reference root=reference"):
+        pair.score([taxi_step(1)])
+    servers[1].answers.root = "reference"
+    assert len(pair.score([taxi_step(1)])) == 1
+
+
 def test_a_known_question_is_asked_again_only_when_its_time_has_come(make: Make, servers: Servers) -> None:
     rare, often = make(recheck=3600.0), make(recheck=0.0)
     assert _requests(servers, lambda: rare.score([taxi_step(1, candidates=1)])) == (1, 1)
@@ -310,41 +375,29 @@ def test_a_call_of_more_steps_than_may_wait_is_scored(make: Make) -> None:
 
 def test_more_steps_than_may_wait_are_refused_at_once_and_the_others_are_scored(make: Make, servers: Servers) -> None:
     pair = make("generate", steps_at_once=1, waiting=1)
-    entered, go = threading.Event(), threading.Event()
-
-    def hold(path: str, answer: Any) -> Any:
-        entered.set()
-        go.wait(30)
-        return answer
-
+    hold = _Hold()
     servers[0].rewrite = hold
     first = pair.submit([taxi_step(0, candidates=1)])
-    assert entered.wait(30)
+    assert hold.entered.wait(30)
     others = [pair.submit([taxi_step(seed, candidates=1)]) for seed in (1, 2)]
     done, _ = wait(others, return_when=FIRST_COMPLETED)
     [refused] = done
     with pytest.raises(EngineUnavailableError, match="wait for this engine already"):
         refused.result()
-    go.set()
+    hold.go.set()
     [waited] = [future for future in others if future is not refused]
     assert [len(future.result()) for future in (first, waited)] == [1, 1]
 
 
 def test_a_cancelled_step_is_not_waited_for(make: Make, servers: Servers) -> None:
     pair = make()
-    entered, go = threading.Event(), threading.Event()
-
-    def hold(path: str, answer: Any) -> Any:
-        entered.set()
-        go.wait(30)
-        return answer
-
+    hold = _Hold()
     servers[0].rewrite = hold
     future = pair.submit([taxi_step(1)])
-    assert entered.wait(30)
+    assert hold.entered.wait(30)
     assert future.cancel()
     pair.close()  # returns although the server holds the request
-    go.set()
+    hold.go.set()
 
 
 def test_a_forked_child_connects_for_itself(make: Make) -> None:
@@ -366,9 +419,9 @@ def test_a_prompt_that_was_read_ahead_is_not_read_again(make: Make, servers: Ser
     steps = [taxi_step(seed, candidates=1, conversation="c") for seed in (1, 2)]
     asked = [len(server.asked) for server in servers]
     pair.read_ahead(steps[0].history, steps[0].tools, conversation="c")
-    while pair._ahead:
-        wait(list(pair._ahead.values()))
+    _settle(pair)
     assert [len(server.asked) - count for server, count in zip(servers, asked, strict=True)] == [1, 1]
+    assert not pair._ahead.reading
     before = [server.model.read for server in servers]
     pair.score([steps[0]])
     after = [server.model.read - count for server, count in zip(servers, before, strict=True)]
@@ -379,7 +432,93 @@ def test_engines_that_keep_nothing_are_not_asked_to_read_ahead(make: Make, serve
     pair, step = make("completions"), taxi_step(1)
     asked = _requests(servers, lambda: pair.read_ahead(step.history, step.tools, conversation="c"))
     assert asked == (0, 0)
-    assert not pair._ahead
+    assert not pair._ahead.reading
+
+
+def test_a_prompt_that_is_being_read_when_its_step_comes_is_left_to_the_engine_and_forgotten_here(
+    make: Make, servers: Servers, local: ModelPair
+) -> None:
+    pair, step = make("generate"), taxi_step(1, candidates=2, conversation="c")
+    hold, first = _Hold(), threading.Lock()
+    servers[0].rewrite = lambda path, answer: hold(path, answer) if first.acquire(blocking=False) else answer
+    pair.read_ahead(step.history, step.tools, conversation="c")
+    assert hold.entered.wait(30)
+    [score] = pair.score([step])
+    assert not pair._ahead.reading
+    hold.go.set()
+    _settle(pair)
+    _same(score, local.score([step])[0])
+
+
+def test_a_prompt_that_was_not_sent_when_its_step_comes_is_not_sent_for_itself(
+    make: Make, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, step = make("generate"), taxi_step(1, candidates=1, conversation="c")
+    hold, prompt = _Hold(), pair.renderer.prompt
+    monkeypatch.setattr(pair.renderer, "prompt", lambda *given: hold("", prompt(*given)))
+    pair.read_ahead(step.history, step.tools, conversation="c")
+    assert hold.entered.wait(30)
+    scored = _requests(servers, lambda: pair.score([step]))
+    assert not pair._ahead.reading
+    hold.go.set()
+    assert _requests(servers, lambda: _settle(pair)) == (0, 0)
+    assert min(scored) >= 1
+
+
+def test_the_latest_prompt_of_a_conversation_is_the_one_that_is_read(
+    make: Make, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make("generate")
+    hold, prompt = _Hold(), pair.renderer.prompt
+    monkeypatch.setattr(pair.renderer, "prompt", lambda *given: hold("", prompt(*given)))
+    steps = [taxi_step(seed) for seed in range(3)]
+
+    def read_all() -> None:
+        for step in steps:
+            pair.read_ahead(step.history, step.tools, conversation="c")
+        hold.go.set()
+        _settle(pair)
+
+    assert _requests(servers, read_all) == (1, 1)
+    assert servers[0].asked[-1][1]["token_ids"] == list(prompt(steps[-1].history, steps[-1].tools))[:-1]
+    assert not pair._ahead.reading
+
+
+def test_nothing_is_read_ahead_of_a_closed_pair(make: Make, servers: Servers) -> None:
+    pair = make("generate")
+    hold = _Hold()
+    servers[0].rewrite = hold
+    for conversation in "abc":
+        pair.read_ahead(taxi_step(1).history, taxi_step(1).tools, conversation=conversation)
+    assert hold.entered.wait(30)
+    pair.close()
+    assert not pair._ahead.reading
+    hold.go.set()
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_steps_that_are_being_scored_when_the_pair_is_closed_fail_with_an_error_of_scoring(
+    make: Make, servers: Servers, how: str
+) -> None:
+    pair, hold = make(), _Hold()
+    servers[0].rewrite = hold
+
+    async def ask() -> None:
+        await asyncio.wrap_future(pair.submit([taxi_step(1)]))
+
+    def caller() -> None:
+        with pytest.raises(EngineUnavailableError, match="the pair was closed before this was scored"):
+            asyncio.run(ask()) if how == "async" else pair.score([taxi_step(1)])
+        ended.set()
+
+    ended = threading.Event()
+    thread = threading.Thread(target=caller)
+    thread.start()
+    assert hold.entered.wait(30)
+    pair.close()
+    thread.join(30)
+    hold.go.set()
+    assert ended.is_set()
 
 
 def test_a_closed_pair_scores_no_more(make: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from engines.vllm_server import VLLMServer
 from guard.agents import How, act, enforced, run, say, simple
 from langgraph.checkpoint.memory import InMemorySaver
 from pa_vllm import VLLM
+from pa_vllm.ways import WayName
 
 from pa_middleware import ModelPair
 from pa_middleware.engines.breaker import Breaker
@@ -23,28 +25,49 @@ Servers = tuple[VLLMServer, VLLMServer]
 Standing = tuple[EnginePair, Faulty]
 BOTH = pytest.mark.parametrize("how", ["sync", "async"])
 EACH = pytest.mark.parametrize("fault", FAULTS)
-SOON = 0.3
-"""Seconds that an engine is given; it takes a hundredth of that."""
+SOON, LONG = 0.3, 60.0
+"""Seconds that an engine is given that stalls, and one that does not, however slow the machine is."""
 PASSES = -1e6
 """A threshold that every score is above."""
 
 
+@contextmanager
+def _made(
+    local: ModelPair, broken: str = "policy", way: WayName = "completions", **settings: Any
+) -> Iterator[Standing]:
+    """A pair that is sound when it is made, and the proxy before one of its models."""
+    models = {"policy": local.policy.model, "reference": local.reference.model}
+    with ExitStack() as stack:
+        urls = {
+            name: stack.enter_context(VLLMServer(model, local.tokenizer, name=name)).url
+            for name, model in models.items()
+        }
+        # Under the same name, so that nothing but the numbers tells.
+        other = next(model for name, model in models.items() if name != broken)
+        swapped = stack.enter_context(VLLMServer(other, local.tokenizer, name=broken))
+        proxy = stack.enter_context(Faulty(urls[broken], swapped=swapped.url))
+        urls[broken] = proxy.url
+        sources = [
+            VLLM(url, name, way=way, attempts=2, sleep=_at_once, breaker=Breaker(failures=1_000_000))
+            for name, url in urls.items()
+        ]
+        yield stack.enter_context(EnginePair(sources[0], sources[1], local.tokenizer, **settings)), proxy
+
+
 @pytest.fixture(scope="module")
 def standing(local: ModelPair) -> Iterator[Standing]:
-    """A pair that was sound when it was made, and the proxy before its policy."""
-    with (
-        VLLMServer(local.policy.model, local.tokenizer, name="policy") as policy,
-        VLLMServer(local.reference.model, local.tokenizer, name="reference") as reference,
-        Faulty(policy.url, swapped=reference.url) as proxy,
-    ):
-        client: dict[str, Any] = {"attempts": 2, "sleep": _at_once, "breaker": Breaker(failures=1_000_000)}
-        with EnginePair(
-            VLLM(proxy.url, "policy", way="completions", **client),
-            VLLM(reference.url, "reference", way="completions", **client),
-            local.tokenizer,
-            recheck=0.0,
-        ) as pair:
-            yield pair, proxy
+    """A pair that asks its known questions beside every step, and the proxy before its policy."""
+    with _made(local, recheck=0.0) as standing:
+        yield standing
+
+
+@pytest.fixture(
+    scope="module", params=[("policy", "generate"), ("reference", "completions"), ("reference", "generate")]
+)
+def elsewhere(local: ModelPair, request: pytest.FixtureRequest) -> Iterator[Standing]:
+    """A pair with all its defaults, broken before the other model or asked in another way."""
+    with _made(local, *request.param) as standing:
+        yield standing
 
 
 @pytest.fixture
@@ -52,6 +75,10 @@ def sound(standing: Standing) -> Iterator[Standing]:
     """The same, with no fault yet."""
     yield standing
     standing[1].fault = standing[1].left = None
+
+
+def _time_for(fault: Fault) -> float:
+    return SOON if fault == "stall" else LONG
 
 
 async def _at_once(seconds: float) -> None:
@@ -62,7 +89,8 @@ async def _at_once(seconds: float) -> None:
 @BOTH
 def test_a_fault_ends_in_the_rules_decision_and_nothing_runs(sound: Standing, fault: Fault, how: How) -> None:
     pair, proxy = sound
-    builder, world = simple([act(1.0), say(1.0)], enforced(threshold=PASSES, scoring_timeout=SOON), pair)
+    rules = enforced(threshold=PASSES, scoring_timeout=_time_for(fault))
+    builder, world = simple([act(1.0), say(1.0)], rules, pair)
     proxy.fault = fault
     state = run(builder.compile(), how=how)
     [record] = state["pa"]
@@ -72,10 +100,35 @@ def test_a_fault_ends_in_the_rules_decision_and_nothing_runs(sound: Standing, fa
     assert state["messages"][-1].text.startswith("I am not confident enough")
 
 
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault != "swap"])
+def test_it_is_the_same_before_the_other_model_and_asked_in_another_way(elsewhere: Standing, fault: Fault) -> None:
+    pair, proxy = elsewhere
+    rules = enforced(threshold=PASSES, scoring_timeout=_time_for(fault))
+    builder, world = simple([act(1.0), say(1.0)], rules, pair)
+    proxy.fault = fault
+    try:
+        [record] = run(builder.compile())["pa"]
+    finally:
+        proxy.fault = None
+    assert (record["decision"], record["reason"]) == ("abstain", "scorer_error")
+    assert world.ran == []
+
+
+@pytest.mark.parametrize("broken", ["policy", "reference"])
+@pytest.mark.parametrize("way", ["completions", "generate"])
+def test_another_model_under_the_same_name_is_noticed_whichever_it_is(
+    local: ModelPair, broken: str, way: WayName
+) -> None:
+    with _made(local, broken, way, recheck=0.0) as (pair, proxy):
+        proxy.fault = "swap"
+        with pytest.raises(EngineError, match="answers a known question otherwise than when it was tested"):
+            pair.score([taxi_step(1)])
+
+
 @EACH
 def test_a_human_is_asked_where_the_rules_say_so_and_nothing_runs_before(sound: Standing, fault: Fault) -> None:
     pair, proxy = sound
-    rules = enforced(threshold=PASSES, scoring_timeout=SOON, on_scorer_error="escalate")
+    rules = enforced(threshold=PASSES, scoring_timeout=_time_for(fault), on_scorer_error="escalate")
     builder, world = simple([act(1.0), say(1.0)], rules, pair)
     proxy.fault = fault
     state = run(builder.compile(InMemorySaver()), config={"configurable": {"thread_id": "t"}})
@@ -86,7 +139,7 @@ def test_a_human_is_asked_where_the_rules_say_so_and_nothing_runs_before(sound: 
 @EACH
 def test_what_runs_unscored_because_the_rules_say_so_says_so(sound: Standing, fault: Fault) -> None:
     pair, proxy = sound
-    rules = enforced(threshold=PASSES, scoring_timeout=SOON, on_scorer_error="flag")
+    rules = enforced(threshold=PASSES, scoring_timeout=_time_for(fault), on_scorer_error="flag")
     builder, world = simple([act(1.0), say(1.0)], rules, pair)
     proxy.fault = fault
     state = run(builder.compile())
@@ -98,7 +151,13 @@ def test_what_runs_unscored_because_the_rules_say_so_says_so(sound: Standing, fa
 def test_when_the_engine_is_well_again_the_next_step_is_scored(sound: Standing, local: ModelPair, fault: Fault) -> None:
     pair, proxy = sound
     proxy.fault = fault
-    assert wait([pair.submit([taxi_step(1)])], SOON)
+    step = pair.submit([taxi_step(1)])
+    if fault == "stall":
+        assert proxy.stalled.wait(LONG)
+        assert step.cancel()
+    else:
+        assert wait([step], LONG).done
+        assert isinstance(step.exception(), EngineError)
     proxy.fault = None
     [ours], [theirs] = pair.score([taxi_step(1)]), local.score([taxi_step(1)])
     assert ours.candidates[0].score == pytest.approx(theirs.candidates[0].score, abs=1e-3)
@@ -132,12 +191,16 @@ def test_an_engine_that_stalls_is_given_no_more_time_than_the_rules_say(sound: S
     assert record["error"].startswith("ScoringTimeoutError: the scorer gave no answer within 0.3 s")
 
 
-def test_an_engine_that_stalls_is_given_no_more_time_than_the_client_has(servers: Servers, local: ModelPair) -> None:
+def test_an_engine_that_stalls_is_given_no_more_time_than_the_client_has(
+    servers: Servers, local: ModelPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Faulty(servers[0].url) as proxy:
-        sources = (VLLM(proxy.url, "policy", way="completions", timeout=2.0), VLLM(servers[1].url, "reference"))
-        with EnginePair(*sources, local.tokenizer) as pair:
+        policy, reference = VLLM(proxy.url, "policy", way="completions"), VLLM(servers[1].url, "reference")
+        with EnginePair(policy, reference, local.tokenizer) as pair:
             proxy.fault = "stall"
-            with pytest.raises(EngineUnavailableError, match="gave no answer within 2 s"):
+            # Not before: while it is well it has as long as it needs.
+            monkeypatch.setattr(policy._client, "_timeout", SOON)
+            with pytest.raises(EngineUnavailableError, match=r"gave no answer within 0\.3 s"):
                 pair.score([taxi_step(1)])
 
 
@@ -146,7 +209,7 @@ def test_an_engine_that_failed_again_and_again_is_left_alone_and_steps_fail_at_o
 ) -> None:
     with Faulty(servers[0].url) as proxy:
         sources = (VLLM(proxy.url, "policy", way="completions", attempts=1), VLLM(servers[1].url, "reference"))
-        with EnginePair(*sources, local.tokenizer) as pair:
+        with EnginePair(*sources, local.tokenizer, recheck=3600.0) as pair:  # each step is one call
             proxy.fault = "500"
             for _ in range(5):
                 with pytest.raises(EngineUnavailableError, match="status 500: broken"):

@@ -128,6 +128,45 @@ def test_an_action_that_cannot_be_scored_fails_nobody_elses(make: Make) -> None:
     assert [_values(futures[place].result()) for place in (0, 2)] == [[1], [2]]
 
 
+def test_of_a_batch_that_is_taken_apart_one_is_scored_at_a_time_and_none_that_was_taken_back(make: Make) -> None:
+    apart = threading.Event()
+
+    class Held(Lengths):
+        """What comes after the batch of four is held up again."""
+
+        def score(self, steps: Sequence[Step]) -> list[StepScore]:
+            try:
+                return super().score(steps)
+            finally:
+                if len(steps) == 4:
+                    self.entered.clear()
+                    self.go.clear()
+                    apart.set()
+
+    scorer = Held()
+    scorer.go.clear()
+    shared = make(scorer, wait=0.0)
+    first = shared.submit([_step("first")])
+    assert scorer.entered.wait(10)
+    futures = []
+    for count, action in enumerate(("", "x", "xx", "xxx"), 1):
+        futures.append(shared.submit([_step(action)]))
+        _until(shared, count)
+    scorer.go.set()
+    assert apart.wait(10)
+    assert scorer.entered.wait(10)
+    assert futures[2].cancel()
+    for _ in range(50):
+        shared._loop.submit(asyncio.sleep(0)).result()
+    scorer.go.set()
+    assert _values(first.result()) == [5]
+    with pytest.raises(UnscorableActionError):
+        futures[0].result()
+    assert [_values(futures[place].result()) for place in (1, 3)] == [[1], [3]]
+    assert scorer.batches == [["first"], ["", "x", "xx", "xxx"], [""], ["x"], ["xxx"]]
+    assert scorer.most_at_once == 1
+
+
 def test_a_long_call_is_neither_refused_nor_in_anybodys_way(make: Make) -> None:
     scorer = Lengths()
     scorer.go.clear()
@@ -249,7 +288,7 @@ def test_closing_waits_for_the_batch_that_runs_and_fails_what_waits() -> None:
     closing.join(10)
     assert not closing.is_alive()
     assert not any(thread.is_alive() for thread in scorer.threads)
-    assert all(future.cancelled() for future in futures)
+    assert [type(future.exception()) for future in futures] == [EngineUnavailableError] * 3
     assert len(scorer.batches) == 1
     with pytest.raises(RuntimeError, match="closed"):
         shared.score([_step("x")])

@@ -236,6 +236,7 @@ def test_longest_step_is_one_that_the_way_has_room_for(model: PreTrainedModel) -
         (0.5, "none is above 0"),
         ("-1", "where a log-prob belongs"),
         (True, "where a log-prob belongs"),
+        (-(10**400), "probability 0"),
         (None, "where a log-prob belongs"),
         (-9999.0, "probability 0"),
     ],
@@ -261,7 +262,8 @@ def test_rounding_above_zero_is_zero(model: PreTrainedModel) -> None:
         (lambda choice: choice["prompt_logprobs"].insert(1, choice["prompt_logprobs"][1]), "prompt log-probs for"),
         (lambda choice: choice["prompt_logprobs"].append(choice["prompt_logprobs"].pop(1)), "do not have token"),
         (lambda choice: choice["prompt_token_ids"].insert(0, 1), "read other tokens than were sent"),
-        (lambda choice: choice.update(index=5), "it was asked for"),
+        (lambda choice: choice.update(index=5), "did not number its choices"),
+        (lambda choice: choice.update(index=[0]), "did not number its choices"),
         (lambda choice: choice.update(prompt_logprobs=None), "without the prompt log-probs"),
     ],
 )
