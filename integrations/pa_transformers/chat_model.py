@@ -32,6 +32,7 @@ from pa_middleware.scoring.prompt_cache import CACHE_BYTES, PromptReader, prompt
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.turn_ends import turn_ends
 from pa_transformers.drawn import Drawn
+from pa_transformers.first_pass import first_pass
 from pa_transformers.tool_calls import parse_tool_calls
 
 
@@ -170,8 +171,7 @@ class LocalChatModel(BaseChatModel):
         if read is not None:
             logits, past = read.logits.expand(rows, -1), read.cache(rows)
         else:
-            output = self.model(input_ids=torch.tensor([list(prompt)] * rows, device=device), use_cache=True)
-            logits, past = output.logits[:, -1], cache_of(output)
+            logits, past = first_pass(self.model, prompt, rows)
         draws = [Drawn() for _ in range(rows)]
         most = min(self.max_new_tokens, self._room(prompt))
         while True:
