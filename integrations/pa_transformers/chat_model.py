@@ -46,7 +46,8 @@ class LocalChatModel(BaseChatModel):
 
     A turn ends where the model's context does, as it does at `max_new_tokens`. Its message carries the tokens that were
     generated and their log-probs (see `scoring.generated`): a pair that holds the same model scores these very
-    tokens, reads nothing of the prompt with it, and asks it nothing. Chat models on one model object share what they read.
+    tokens, reads nothing of the prompt with it, and asks it nothing. Where it has to ask all the same (for confidence,
+    of an edited action) it begins with what was read here. Chat models on one model object share what they read.
 
     Raises:
         PairError: the tokenizer has no chat template that can be rendered safely.
