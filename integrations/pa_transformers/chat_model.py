@@ -28,10 +28,11 @@ from pa_middleware.scoring.causal_lm import context_length
 from pa_middleware.scoring.errors import ContextLengthError
 from pa_middleware.scoring.generated import Generated, prompt_digest, with_generated
 from pa_middleware.scoring.model_keys import model_key
+from pa_middleware.scoring.prompt_cache import CACHE_BYTES, PromptReader, prompts_of
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.turn_ends import turn_ends
 from pa_transformers.drawn import Drawn
-from pa_transformers.prompt_cache import CACHE_BYTES, PromptReader
+from pa_transformers.first_pass import first_pass
 from pa_transformers.settings import check_settings
 from pa_transformers.tool_calls import parse_tool_calls
 
@@ -46,7 +47,8 @@ class LocalChatModel(BaseChatModel):
 
     A turn ends where the model's context does, as it does at `max_new_tokens`. Its message carries the tokens that were
     generated and their log-probs (see `scoring.generated`): a pair that holds the same model scores these very
-    tokens, reads nothing of the prompt with it, and asks it nothing.
+    tokens, reads nothing of the prompt with it, and asks it nothing. Where it has to ask all the same (for confidence,
+    of an edited action) it begins with what was read here. Chat models on one model object share what they read.
 
     Raises:
         PairError: the tokenizer has no chat template that can be rendered safely.
@@ -65,7 +67,7 @@ class LocalChatModel(BaseChatModel):
     """More arguments of the chat template, such as `enable_thinking=False`; the pair that scores needs the same."""
     cache_bytes: int = Field(default=CACHE_BYTES, ge=0)
     """For keys and values of earlier prompts, so that conversations which take turns are not read again; the latest
-    prompt is kept whatever its size."""
+    prompt is kept whatever its size. Of several chat models on one model the largest counts."""
     seed: int | None = None
     """Makes the run of draws from one instance repeatable; None draws anew each time."""
 
@@ -79,7 +81,7 @@ class LocalChatModel(BaseChatModel):
         super().model_post_init(context)
         self.model.train(False)
         self._renderer = Renderer(self.tokenizer, template_kwargs=self.template_kwargs)
-        self._prompts = PromptReader(self.model, self.cache_bytes)
+        self._prompts = prompts_of(self.model, self.cache_bytes)
         self._stop_ids = turn_ends(self.model, self.tokenizer)
         if not self._stop_ids:
             raise ValueError("neither the model's generation config nor its tokenizer names an end-of-turn token")
@@ -170,8 +172,7 @@ class LocalChatModel(BaseChatModel):
         if read is not None:
             logits, past = read.logits.expand(rows, -1), read.cache(rows)
         else:
-            output = self.model(input_ids=torch.tensor([list(prompt)] * rows, device=device), use_cache=True)
-            logits, past = output.logits[:, -1], cache_of(output)
+            logits, past = first_pass(self.model, prompt, rows)
         draws = [Drawn() for _ in range(rows)]
         most = min(self.max_new_tokens, self._room(prompt))
         while True:
@@ -181,9 +182,12 @@ class LocalChatModel(BaseChatModel):
                     draw.ids.append(token)
                     draw.log_probs.append(min(log_prob, 0.0))  # a probability of one may round to slightly more
             if all(draw.ids[-1] in self._stop_ids or len(draw.ids) == most for draw in draws):
-                return draws
+                break
             output = self.model(input_ids=chosen.to(device), **cache_argument(self.model, past), use_cache=True)
             logits, past = output.logits[:, -1], cache_of(output)
+        if read is not None:
+            self._prompts.keep_turns(prompt, [draw.ids for draw in draws], past)
+        return draws
 
     def _room(self, prompt: Sequence[int]) -> int:
         """Tokens that fit into the model's context behind a prompt."""

@@ -43,6 +43,7 @@ class _Conversation:
     users: int = 0
     nbytes: int = 0
     prompt: Ids = ()
+    idle: tuple[bool, ...] = ()
 
 
 class Conversations:
@@ -111,6 +112,22 @@ class Conversations:
             with self._lock:
                 conversation.users -= 1
                 self._evict(0)
+
+    def note_idle(self, key: str, idle: tuple[bool, ...]) -> None:
+        """Note whose readings a conversation could do without in its latest step; forgotten with the conversation.
+
+        Args:
+            key: names the conversation.
+            idle: of each model.
+        """
+        with self._lock:
+            if key in self._kept:
+                self._kept[key].idle = idle
+
+    def idle(self, key: str) -> tuple[bool, ...]:
+        """What was noted of a conversation; empty if nothing was."""
+        with self._lock:
+            return self._kept[key].idle if key in self._kept else ()
 
     def clear(self, key: str | None = None) -> None:
         """Forget a conversation, or all of them. Steps that run now finish undisturbed."""

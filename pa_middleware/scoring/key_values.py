@@ -9,6 +9,8 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from pa_middleware.scoring.prompt_tree import Layers
+
 _SLACK = 1.25
 """How far a buffer is grown beyond what is needed, so that a conversation is copied a bounded number of times."""
 
@@ -76,6 +78,16 @@ class KeyValues:
             for mine, theirs in zip(self._layers[layer], (key, value), strict=True):
                 mine[:, :, :start] = theirs[:, :, :start]
                 mine[:, :, start:rows] = theirs[:, :, [start + row for row in chosen]]
+        self.rows = rows
+
+    def copy_in(self, layers: Layers, room: int) -> None:
+        """Begin as a copy of keys and values of every layer, with room for so many rows behind."""
+        rows = layers[0][0].shape[2]
+        self.reserve(rows + room)
+        for layer, (key, value) in enumerate(layers):
+            self._layers[layer] = (self._empty(key), self._empty(value))
+            for mine, theirs in zip(self._layers[layer], (key, value), strict=True):
+                mine[:, :, :rows] = theirs
         self.rows = rows
 
     def _empty(self, like: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,8 @@ class LoraPair(ModelPair):
     """A pair whose policy is a model with an adapter and whose reference is the same model without it.
 
     Each is a body of its own over the same tensors, switched once: nothing is toggled while scoring, and the model that
-    was given is left as it is. Each keeps its own keys and values.
+    was given is left as it is. Each keeps its own keys and values. An agent is driven with `pair.policy.model` (or
+    `pair.reference.model`), which no adapter switch can change: the scorer knows that body, and not the model given.
 
     Args:
         model: of peft, with the adapters loaded and not merged.

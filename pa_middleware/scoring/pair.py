@@ -13,6 +13,7 @@ from langchain_core.messages import BaseMessage
 from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score
 from pa_middleware.scoring.background import Background
 from pa_middleware.scoring.batches import TOKENS, portions
+from pa_middleware.scoring.borrowing import borrowed, driven
 from pa_middleware.scoring.causal_lm import CausalLM
 from pa_middleware.scoring.checkpoints import check_same_vocabulary, load
 from pa_middleware.scoring.composing import Composer, Floats
@@ -127,13 +128,11 @@ class ModelPair:
         ends = dict.fromkeys([self.renderer.turn_end, *sorted(turn_ends(policy, tokenizer))])
         self._exact = ExactIds(tokenizer, ends=[end for end in ends if end is not None], end_of_turn=end_of_turn)
         self._composer = Composer(beta, aggregation, order)
-        # Half precision moves a log-prob by who reads it, and how sure the policy was it does not tell.
+        # Who is believed. Half precision moves a log-prob by who reads it; how sure the policy was is not told.
         self._writers = (
             "" if self.repeatable or confidence else model_key(policy),
             "" if self.repeatable else model_key(reference),
         )
-        self._unasked = False, False
-        """Which models told all there was to ask in the latest step."""
 
     @classmethod
     def from_pretrained(
@@ -261,25 +260,29 @@ class ModelPair:
             if key is not None:
                 step = fitted[number]
                 with self.conversations.use(key, step.prompt, len(step.prompt) + step.beside) as (readings, most):
-                    yield [number], self._ask([step], readings, most)
+                    yield [number], self._ask([step], readings, most, key)
 
     def _ask(
-        self, steps: Sequence[FittedStep], readings: Readings, most: int
+        self, steps: Sequence[FittedStep], readings: Readings, most: int, conversation: str | None = None
     ) -> list[tuple[list[Floats], list[Floats]]]:
         policy, reference = (Asking(steps, writer) for writer in self._writers)
+        roles = (self.policy, policy), (self.reference, reference)
+        lent = [borrowed(model, steps) if asked.queries and not self.repeatable else None for model, asked in roles]
 
         def ours() -> list[Floats]:
-            return self.policy.answer(policy.queries, readings[0], most=most)
+            return self.policy.answer(policy.queries, lent[0] or readings[0], most=most)
 
         def theirs() -> list[Floats]:
-            return self.reference.answer(reference.queries, readings[1], most=most)
+            return self.reference.answer(reference.queries, lent[1] or readings[1], most=most)
 
         if policy.queries and reference.queries:
             work = sum(len(query.scored) for query in policy.queries)
             answers = self._overlap.both(ours, theirs, work=work)
         else:
             answers = ours(), theirs()
-        self._unasked = not policy.queries, not reference.queries
+        if conversation is not None:
+            idle = (not asked.queries or reading is not None for (_, asked), reading in zip(roles, lent, strict=True))
+            self.conversations.note_idle(conversation, tuple(idle))
         return list(zip(policy.answered(answers[0]), reference.answered(answers[1]), strict=True))
 
     def _fitted(self, step: Step) -> FittedStep:
@@ -292,8 +295,12 @@ class ModelPair:
         for model in (self.policy, self.reference):
             model.check([Query((*prompt, 0), len(prompt))])
         with self.conversations.use(conversation, prompt, len(prompt)) as (readings, most):
-            for reading, unasked in zip(readings, self._unasked, strict=True):
-                if not unasked:
+            # Of a new one it is not known who drives it. Who can, reads the prompt itself, and need not have it read.
+            idle = self.conversations.idle(conversation) or [
+                driven(model) and not self.repeatable for model in (self.policy, self.reference)
+            ]
+            for reading, needless in zip(readings, idle, strict=True):
+                if not needless:
                     reading.read(prompt, most=most)
 
     def _score(

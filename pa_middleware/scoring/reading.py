@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pa_middleware.scoring.prompt_tree import Layers
 
 Ids = tuple[int, ...]
 
@@ -55,4 +58,17 @@ class Reading(Protocol):
 
     def begin_as(self, other: Reading, ids: Ids) -> None:
         """Take over what another conversation's reading has of these first tokens, if it can."""
+        ...
+
+    def begin_with(self, ids: Ids, layers: Layers, *, room: int) -> bool:
+        """Begin with what somebody else read with the same model, if it can.
+
+        Args:
+            ids: what was read; nothing was read here yet.
+            layers: keys and values of it, which are not written to.
+            room: rows that will come behind.
+
+        Returns:
+            Whether it did.
+        """
         ...

@@ -108,7 +108,7 @@ def choose(
 
 
 def _open(method: Method, model: PreTrainedModel, *, confidence: bool, repeatable: bool) -> Callable[[], Reading]:
-    if _rotates_by_length(model):
+    if rotates_by_length(model):
         if method != "anew":
             raise ScoringError("its rotary positions depend on how long the whole sequence is")
         # Its forward writes them into its modules: a body for each reading, that is for each thread.
@@ -139,7 +139,7 @@ def _bytes_per_token(reading: Reading, query: Query) -> int:
     return math.ceil(reading.nbytes / len(query.ids))
 
 
-def _rotates_by_length(model: PreTrainedModel) -> bool:
+def rotates_by_length(model: PreTrainedModel) -> bool:
     """Keys of such a model (NTK by length, LongRoPE) are not those of a longer sequence with the same beginning."""
     kinds = [str(getattr(module, "rope_type", "")) for module in model.modules()]  # one, or one of each layer type
     return any("dynamic" in kind or "longrope" in kind for kind in kinds)

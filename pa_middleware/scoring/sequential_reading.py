@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pa_middleware.scoring.network import Network
+from pa_middleware.scoring.prompt_tree import Layers
 from pa_middleware.scoring.reading import CHUNK, Ids, Query, Reading
 from pa_middleware.scoring.readout import read_out
 from pa_middleware.scoring.token_tree import common_length
@@ -68,6 +69,14 @@ class SequentialReading:
 
     def begin_as(self, other: Reading, ids: Ids) -> None:
         """Nothing: these caches are not shared."""
+
+    def begin_with(self, ids: Ids, layers: Layers, *, room: int) -> bool:  # noqa: ARG002, D102 - as in `read`
+        if self._keeping != "crop":
+            return False
+        from transformers import DynamicCache
+
+        self._points = [_Point(ids, DynamicCache(ddp_cache_data=layers), None)]
+        return True
 
     def _one(self, query: Query) -> NDArray[np.float32]:
         if self._keeping == "anew":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pa_middleware.scoring.key_values import KeyValues, PassCache
 from pa_middleware.scoring.network import Network
+from pa_middleware.scoring.prompt_tree import Layers
 from pa_middleware.scoring.reading import CHUNK, Ids, Query, Reading
 from pa_middleware.scoring.readout import read_out
 from pa_middleware.scoring.token_tree import ROOT, TokenTree, common_length
@@ -96,6 +97,14 @@ class TreeReading:
             path = other._tree.walk(ids[shared:])
         self._store.adopt(other._store, shared, path)
         self._chain = list(ids[: shared + len(path)])
+
+    @torch.inference_mode()
+    def begin_with(self, ids: Ids, layers: Layers, *, room: int) -> bool:  # noqa: D102
+        if self._repeatable:  # somebody else read other rows together
+            return False
+        self._store.copy_in(layers, room)
+        self._chain = list(ids)
+        return True
 
     def _follow(self, ids: Ids) -> None:
         """Let the chain be as much of these tokens as was read already, and forget what departs from them."""

@@ -417,12 +417,14 @@ def _read(model: LocalChatModel) -> list[int]:
 def test_conversations_that_take_turns_do_not_read_their_beginning_again(
     weights: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    settings: dict[str, Any] = {"model": weights, "tokenizer": tokenizer, "max_new_tokens": 3, "temperature": 0.0}
-    kept, latest = (_read(LocalChatModel(**settings, cache_bytes=size)) for size in (1 << 20, 0))
+    settings: dict[str, Any] = {"tokenizer": tokenizer, "max_new_tokens": 3, "temperature": 0.0}
+    kept, latest = (
+        _read(LocalChatModel(model=copy.deepcopy(weights), **settings, cache_bytes=size)) for size in (1 << 20, 0)
+    )
     assert len(kept) == len(latest) == 6
     assert sum(kept) < 0.7 * sum(latest)
     with pytest.raises(ValueError, match="cache_bytes"):
-        LocalChatModel(**settings, cache_bytes=-1)
+        LocalChatModel(model=weights, **settings, cache_bytes=-1)
 
 
 def _tiny(kind: str) -> PreTrainedModel:

@@ -40,6 +40,9 @@ class _Counting:
     def begin_as(self, other: Any, ids: Ids) -> None:
         self.began_as = other.held
 
+    def begin_with(self, ids: Ids, layers: Any, *, room: int) -> bool:
+        raise NotImplementedError
+
 
 def _counted(budget: int) -> Conversations:
     return Conversations(lambda: (_Counting(), _Counting()), budget=budget, bytes_per_token=2 * BYTES)

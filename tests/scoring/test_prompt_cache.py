@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pa_transformers.prompt_cache import PromptReader
 from plain import VOCABULARY, ids
 from transformers import PreTrainedModel
 
 from pa_middleware.scoring.cache_names import cache_argument
+from pa_middleware.scoring.prompt_cache import PromptReader, prompts_of, reader_of
 
 Build = Callable[..., PreTrainedModel]
 PLAIN = ["llama", "qwen3", "gpt2"]
@@ -116,17 +118,19 @@ def test_a_prompt_goes_on_from_the_one_that_shares_most(tiny: Build) -> None:
 
 def _room_for(model: PreTrainedModel, *lengths: int) -> int:
     """Bytes of prompts of so many tokens."""
-    reads = [PromptReader(model).read([1] * length) for length in lengths]
-    return sum(read.size for read in reads if read is not None)
+    readers = [(PromptReader(model), length) for length in lengths]
+    for reader, length in readers:
+        reader.read([1] * length)
+    return sum(reader.nbytes for reader, _ in readers)
 
 
 def test_bytes_kept_are_those_of_keys_values_and_logits(tiny: Build) -> None:
     model = tiny("llama", VOCABULARY)
-    read = PromptReader(model).read(list(range(11)))
-    assert read is not None
+    reader = PromptReader(model)
+    reader.read(list(range(11)))
     config = model.config
     heads, width = config.num_key_value_heads, config.hidden_size // config.num_attention_heads
-    assert read.size == 4 * (config.num_hidden_layers * 2 * heads * width * 11 + config.vocab_size)
+    assert reader.nbytes == 4 * (config.num_hidden_layers * 2 * heads * width * 11 + config.vocab_size)
 
 
 def test_where_room_is_short_the_prompt_used_least_recently_goes(tiny: Build) -> None:
@@ -164,6 +168,111 @@ def test_a_prompt_that_another_goes_on_from_takes_no_room(tiny: Build) -> None:
         reader.read([*talk, 1, 1][:length])
     reader.read(other)
     assert seen == [10, 10, 2, 2]
+
+
+def test_conversations_that_begin_alike_take_room_for_their_beginning_once(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader = PromptReader(model)
+    for last in range(6):
+        reader.read([*range(50), last])
+    assert reader.nbytes < 2 * _room_for(model, 50)
+
+
+def _generate(model: PreTrainedModel, reader: PromptReader, prompt: list[int], turns: list[list[int]]) -> None:
+    """Turns of one length, as a chat model makes them side by side: the last tokens are chosen and not read."""
+    read = reader.read(prompt)
+    assert read is not None
+    cache = read.cache(len(turns))
+    with torch.inference_mode():
+        for tokens in list(zip(*turns, strict=True))[:-1]:
+            model(input_ids=torch.tensor(tokens)[:, None], **cache_argument(model, cache), use_cache=True)
+    reader.keep_turns(prompt, turns, cache)
+
+
+@pytest.mark.parametrize("architecture", PLAIN)
+def test_the_turn_that_was_taken_is_not_read_again_by_the_next_prompt(tiny: Build, architecture: str) -> None:
+    model = tiny(architecture, VOCABULARY)
+    reader, prompt = PromptReader(model), list(range(20))
+    random = np.random.default_rng(0)
+    for taken in (0, 2, 1):
+        turns = [[first, *ids(random, 6)] for first in (30, 31, 32)]
+        _generate(model, reader, prompt, turns)
+        seen = _forwarded(model)
+        _generate(model, reader, prompt, turns[:1])  # the same prompt again
+        assert max(seen) == 1
+        prompt = [*prompt, *turns[taken], 40, 41]
+        seen.clear()
+        torch.testing.assert_close(_logits(reader, prompt), _naive(model, prompt), atol=1e-4, rtol=1e-4)
+        assert seen[0] == 3  # the turn's last token and what came behind
+    assert reader.nbytes <= _room_for(model, len(prompt))
+
+
+def test_a_turn_that_ended_earlier_is_kept_up_to_its_end(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader, prompt = PromptReader(model), list(range(20))
+    read = reader.read(prompt)
+    assert read is not None
+    cache = read.cache(2)
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([[30, 31, 32], [33, 34, 0]]), **cache_argument(model, cache), use_cache=True)
+    reader.keep_turns(prompt, [[30, 31, 32, 35], [33, 34]], cache)
+    seen = _forwarded(model)
+    torch.testing.assert_close(
+        _logits(reader, [*prompt, 33, 34, 0]), _naive(model, [*prompt, 33, 34, 0]), atol=1e-4, rtol=1e-4
+    )
+    assert seen[0] == 1
+
+
+def test_all_who_ask_for_a_models_reader_get_the_same_one_as_long_as_somebody_holds_it(tiny: Build) -> None:
+    model, other = tiny("llama", VOCABULARY), tiny("llama", VOCABULARY)
+    assert reader_of(model) is None
+    reader = prompts_of(model, 10)
+    assert prompts_of(model, 5) is reader is reader_of(model)
+    assert prompts_of(other) is not reader
+    assert reader_of(other) is None
+    del reader
+    assert reader_of(model) is None
+
+
+def test_the_most_room_that_anybody_asked_for_counts(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    size = _room_for(model, 10)
+    for budgets, kept in (((2 * size, 0), 2), ((0, size), 1)):
+        readers = [prompts_of(model, budget) for budget in budgets]
+        for first in range(3):
+            readers[0].read([first] * 10)
+        assert readers[0].nbytes == kept * size
+        del readers
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda reader: pickle.loads(pickle.dumps(reader))])
+def test_a_readers_copy_is_that_of_the_models_copy(tiny: Build, copied: Callable[[Any], Any]) -> None:
+    reader = prompts_of(tiny("llama", VOCABULARY), 77)
+    reader.read([1, 2, 3])
+    other: PromptReader = copied(reader)
+    assert other is not reader
+    assert reader_of(other._model) is other
+    assert other.nbytes == 0
+    torch.testing.assert_close(_logits(other, [1, 2, 3]), _logits(reader, [1, 2, 3]))
+
+
+def test_prompts_are_read_anew_once_an_optimizer_has_changed_the_weights(tiny: Build) -> None:
+    model = tiny("llama", VOCABULARY)
+    reader, prompt = PromptReader(model), list(range(20))
+    before = _logits(reader, prompt)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(input_ids=torch.tensor([prompt])).logits.logsumexp(-1).sum().backward()
+    optimizer.step()
+    assert reader.find(tuple(prompt)) is None
+    after = _logits(reader, prompt)
+    torch.testing.assert_close(after, _naive(model, prompt), atol=1e-4, rtol=1e-4)
+    assert (before - after).abs().max() > 0.01
+
+
+def test_keys_that_depend_on_the_whole_length_are_not_shared(tiny: Build) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    model = tiny("llama", VOCABULARY, rope_parameters=rope)
+    assert PromptReader(model).read([1, 2, 3]) is None
 
 
 @pytest.mark.parametrize("architecture", SLIDING)
