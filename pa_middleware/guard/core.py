@@ -19,7 +19,7 @@ from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import tier_of, unmatched
 from pa_middleware.guard.timed import ScorerCalls
 from pa_middleware.guard.turn import Shown
-from pa_middleware.guard.way import Way, in_tasks, in_threads
+from pa_middleware.guard.way import Way, in_tasks, in_threads, store_aside, store_now
 from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
@@ -62,12 +62,12 @@ class GuardCore:
     @property
     def now(self) -> Way:
         """How a step runs in a thread that waits."""
-        return Way(self.calls.now, self.draws_at_once or 1, in_threads)
+        return Way(self.calls.now, self.draws_at_once or 1, in_threads, store_now)
 
     @property
     def aside(self) -> Way:
         """How a step runs in an event loop."""
-        return Way(self.calls.aside, self.draws_at_once, in_tasks)
+        return Way(self.calls.aside, self.draws_at_once, in_tasks, store_aside)
 
     def check(self, config: RunnableConfig) -> None:
         """See to it, before anything is drawn, that the graph can keep what the rules promise.

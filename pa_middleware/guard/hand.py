@@ -17,6 +17,7 @@ from pa_middleware.guard.judge import Draw, check_answer
 from pa_middleware.guard.quiet import Muted, mute, unmuted
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.turn import Proposed, Turn
+from pa_middleware.guard.unsettled import Unsettled
 from pa_middleware.guard.way import Way
 from pa_middleware.scoring.errors import UnscorableActionError
 from pa_middleware.scoring.messages import action_key
@@ -43,6 +44,8 @@ class Hand:
         """When the scoring of each draw began."""
         self.live = core.live
         """What is drawn streams, and what is rejected is retracted."""
+        self._unsettled: list[Unsettled] = []
+        """Where graphs inside the draws store their checkpoints, those of draws that never ended included."""
         self._first: dict[str, int] = {}
         """Where each action was first drawn."""
 
@@ -96,6 +99,13 @@ class Hand:
         self.started_ns[:] = [time.time_ns()] * len(self.draws)
         await self._score(range(len(self.draws)))
 
+    async def store(self, number: int | None = None) -> None:
+        """Pass on to the thread what graphs inside this draw have stored; None: inside all of them."""
+        unsettled = self._unsettled if number is None else [self.muted[number].unsettled]
+        for each in unsettled:
+            if each is not None:
+                await self._way.store(each)
+
     def again(self, turn: Turn) -> Hand:
         """The same draws in a step that begins as theirs did; nothing is drawn or scored, and nothing streams."""
         twin = Hand(self._core, self.rules, turn, self._way)
@@ -111,6 +121,8 @@ class Hand:
             muted = Muted(config)
         else:
             muted = unmuted(config, draw=number) if self.live else mute(config)
+        if muted.unsettled is not None:
+            self._unsettled.append(muted.unsettled)
         return await self._turn.draw(muted), muted
 
     def _take(self, proposal: Proposed, muted: Muted) -> None:

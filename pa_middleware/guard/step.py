@@ -11,6 +11,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from langgraph.errors import GraphBubbleUp, ParentCommand
+
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.enough import chance_of_better
@@ -57,7 +59,13 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
                 logger.warning("a step was not judged (%s)", type(unjudged.__cause__).__name__)
                 logger.debug("a step was not judged", exc_info=unjudged.__cause__)
                 return unjudged.answer
+            except GraphBubbleUp as stop:
+                if not isinstance(stop, ParentCommand):  # the step is to go on later, from what its draws have stored
+                    await hand.store()
+                raise
         answer, record = settle(core, turn, hand, verdict, span)
+        if record["id"] == hand.draws[verdict.selected].proposal.action.id:  # else a safe message stands for all draws
+            await hand.store(verdict.selected)
         if isinstance(asked, Taking):
             asked.record = record
         elif asked is not None:
