@@ -39,7 +39,7 @@ def chance_of_better(draws: Sequence[Draw], left: int, rules: Rules, *, beta: fl
     # Actions that a template writes alike are one: by their tokens' log-ratios and log-probs, which then are the same.
     # Two that only score the same count as one too, which errs on the side of more draws.
     distinct = {
-        (draw.score.token_log_ratios, draw.score.policy_log_prob): (draw.score, draw.least_margin)
+        (draw.score.token_log_ratios, draw.score.policy_log_prob): (draw.score, draw.log_prob_margin)
         for draw in draws
         if draw.same_as is None and draw.score is not None
     }
@@ -47,8 +47,10 @@ def chance_of_better(draws: Sequence[Draw], left: int, rules: Rules, *, beta: fl
     unseen = 1 - sum(math.exp(score.policy_log_prob - margin) for score, margin in seen)
     if rules.drawn_by == "reference":
         of_reference = 1 - sum(math.exp(score.reference_log_prob - margin) for score, margin in seen)
-        good = [draw.score.score - draw.least_margin for draw in draws if draw.score and passes(draw, rules)]
-        unseen = min(of_reference, unseen * _exp(-max(good) / beta)) if good else of_reference
+        good = [(draw.score.score, draw.least_margin) for draw in draws if draw.score and passes(draw, rules)]
+        # The first of those that score highest leads, and what scores below it by more than its margin changes nothing.
+        best, rounding = max(good, key=lambda each: each[0], default=(0.0, 0.0))
+        unseen = min(of_reference, unseen * _exp((rounding - best) / beta)) if good else of_reference
     return 1 - (1 - min(1.0, max(0.0, unseen))) ** left
 
 
