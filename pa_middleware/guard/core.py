@@ -54,7 +54,7 @@ class GuardCore:
     batches: bool | None = None
     """Whether the model made several draws in one call when it could last; None: it never could yet."""
     calls: ScorerCalls = field(init=False)
-    _warned: bool = False
+    _warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.calls = ScorerCalls(self.scorer, self.rules.scoring_timeout)
@@ -93,12 +93,18 @@ class GuardCore:
                 "be resumed; compile(checkpointer=...) and give the run a thread_id, or choose another on_low and "
                 "on_scorer_error"
             )
-        if enforced and not self._warned and place.may_lose_decisions(config):
-            self._warned = True
-            logger.warning(
+        if enforced and place.may_lose_decisions(config):
+            self.warn_once(
+                "durability",
                 "this graph keeps checkpoints, but not with durability='sync': after a crash a tool may have run whose "
-                "decision was never stored; pass durability='sync' to invoke or stream"
+                "decision was never stored; pass durability='sync' to invoke or stream",
             )
+
+    def warn_once(self, about: str, warning: str) -> None:
+        """Log a warning, unless this guard did about the same thing before."""
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning("%s", warning)
 
     @property
     def knows_tiers(self) -> bool:

@@ -55,7 +55,8 @@ class Rules:
     variants, keep the chance high, and all draws are made. None: always all."""
     drawn_by: DrawnBy | None = None
     """Whose samples the draws are, for `stop_at`: the agent is the `policy` or the `reference` of the scorer, at
-    temperature 1, the reference without top-k and top-p. An agent that is neither has no bound."""
+    temperature 1, the reference without top-k and top-p. An agent that is neither has no bound, and where its messages
+    tell that they were sampled otherwise, all draws are made."""
     on_low: OnLow = "abstain"
     """When no draw passes: `abstain` ends the run with a safe message, `flag` runs the best draw and marks it, `block`
     answers the calls of the best draw that are low themselves with an error message and runs the others, `escalate`

@@ -15,7 +15,7 @@ from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
-from pa_middleware.guard.enough import chance_of_better
+from pa_middleware.guard.enough import chance_of_better, void_for
 from pa_middleware.guard.hand import Hand
 from pa_middleware.guard.judge import Verdict, judge, passes
 from pa_middleware.guard.outcome import settle
@@ -52,7 +52,7 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         else:
             hand = Hand(core, asked.rules(core.rules) if asked is not None else core.rules, turn, way)
             try:
-                verdict = await _decide(hand, taken)
+                verdict = await _decide(core, hand, taken)
             except LetBe as unjudged:
                 if asked is not None:
                     raise unjudged.__cause__ or unjudged from None
@@ -73,7 +73,7 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         return answer
 
 
-async def _decide(hand: Hand, taken: Sequence[Record]) -> Verdict:
+async def _decide(core: GuardCore, hand: Hand, taken: Sequence[Record]) -> Verdict:
     """Draw and score as many as it takes, and judge them."""
     rules = hand.rules
     wanted, allowed = _budget(rules, taken)
@@ -86,15 +86,25 @@ async def _decide(hand: Hand, taken: Sequence[Record]) -> Verdict:
         for left in reversed(range(allowed)):
             await hand.draw()
             await hand.score_last()
-            if hand.draws[-1].failed or (_enough(hand, left) if best else passes(hand.draws[-1], rules)):
+            if hand.draws[-1].failed or (_enough(core, hand, left) if best else passes(hand.draws[-1], rules)):
                 break
     return judge(hand.draws, rules, out_of_budget=allowed < wanted)
 
 
-def _enough(hand: Hand, left: int) -> bool:
+def _enough(core: GuardCore, hand: Hand, left: int) -> bool:
     """Whether more draws are pointless."""
-    stop_at = hand.rules.stop_at
-    return stop_at is not None and chance_of_better(hand.draws, left, hand.rules, beta=hand.beta) <= stop_at
+    rules = hand.rules
+    if rules.stop_at is None or chance_of_better(hand.draws, left, rules, beta=hand.beta) > rules.stop_at:
+        return False
+    if (sampling := void_for(hand.draws, rules)) is None:
+        return True
+    core.warn_once(
+        "stop_at",
+        f"stop_at={rules.stop_at!r} reckons with samples at temperature 1, and draws are sampled with {sampling}: all "
+        "draws are made. Have the model sample at temperature 1, without penalties"
+        f"{' and without top_k, top_p and min_p' if rules.drawn_by == 'reference' else ''}, or leave stop_at out",
+    )
+    return False
 
 
 def _budget(rules: Rules, taken: Sequence[Record]) -> tuple[int, int]:
