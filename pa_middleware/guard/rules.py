@@ -45,7 +45,8 @@ class Rules:
     draws: int = 1
     """Most actions drawn for one step; 1 draws none again."""
     draws_per_run: int | None = None
-    """Most actions drawn in one run, which is all of a thread; each step may draw once in any case. None: no limit."""
+    """Most actions drawn in one run, which is all of a thread; each step may draw once in any case. What a search or
+    replay draws beyond the rules does not count. None: no limit."""
     select: Select = "first_pass"
     """`first_pass` stops at the first draw that passes, `best` makes all draws and takes the best. Ties go to the
     action the policy finds likelier, then to the earlier draw."""

@@ -17,7 +17,7 @@ from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.enough import chance_of_better, void_for
 from pa_middleware.guard.hand import Hand
-from pa_middleware.guard.judge import Verdict, judge, passes
+from pa_middleware.guard.judge import Draw, Verdict, judge, passes
 from pa_middleware.guard.outcome import settle
 from pa_middleware.guard.record import Record, steps_of
 from pa_middleware.guard.rules import Rules
@@ -63,7 +63,8 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
                 if not isinstance(stop, ParentCommand):  # the step is to go on later, from what its draws have stored
                     await hand.store()
                 raise
-        answer, record = settle(core, turn, hand, verdict, span)
+        counted = len(hand.draws) if asked is None else _counted(core.rules, hand.draws, taken)
+        answer, record = settle(core, turn, hand, verdict, span, counted=counted)
         if record["id"] == hand.draws[verdict.selected].proposal.action.id:  # else a safe message stands for all draws
             await hand.store(verdict.selected)
         if isinstance(asked, Taking):
@@ -113,5 +114,14 @@ def _budget(rules: Rules, taken: Sequence[Record]) -> tuple[int, int]:
         return 1, 1
     if rules.draws_per_run is None:
         return rules.draws, rules.draws
-    used = sum(len(record["candidates"]) for record in taken)
+    used = sum(record.get("counted", len(record["candidates"])) for record in taken)
     return rules.draws, max(1, min(rules.draws, rules.draws_per_run - used))
+
+
+def _counted(rules: Rules, draws: Sequence[Draw], taken: Sequence[Record]) -> int:
+    """Draws that a step of a search takes out of its run's budget: as many of them as the rules would have made."""
+    _, allowed = _budget(rules, taken)
+    made = draws[:allowed]
+    if rules.select == "best":
+        return len(made)
+    return next((number for number, draw in enumerate(made, 1) if draw.failed or passes(draw, rules)), len(made))
