@@ -31,6 +31,7 @@ from pa_middleware.scoring.model_keys import model_key
 from pa_middleware.scoring.prompt_cache import CACHE_BYTES, PromptReader, prompts_of
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.turn_ends import turn_ends
+from pa_transformers.chance import Chance
 from pa_transformers.drawn import Drawn
 from pa_transformers.first_pass import first_pass
 from pa_transformers.settings import check_settings
@@ -69,10 +70,16 @@ class LocalChatModel(BaseChatModel):
     """For keys and values of earlier prompts, so that conversations which take turns are not read again; the latest
     prompt is kept whatever its size. Of several chat models on one model the largest counts."""
     seed: int | None = None
-    """Makes the run of draws from one instance repeatable; None draws anew each time."""
+    """Makes draws repeatable; None draws anew each time. Those in a LangGraph thread depend on the seed, the thread's
+    id and what is asked in it, whatever else runs beside it; those outside of any thread are one run of draws."""
+    seed_per_thread: bool = True
+    """False makes one run of the draws of all threads, in whatever order they ask. For threads that differ in name and
+    are to meet with the same luck, each with a model of its own (`with_seed`)."""
 
     _renderer: Renderer = PrivateAttr()
-    _random: torch.Generator = PrivateAttr()
+    _random: Chance = PrivateAttr()
+    _source: torch.Generator = PrivateAttr()
+    """Of what this instance draws now."""
     _stop_ids: frozenset[int] = PrivateAttr()
     _prompts: PromptReader = PrivateAttr()
 
@@ -155,14 +162,20 @@ class LocalChatModel(BaseChatModel):
         """One draw. In a guarded step that is sure to want more, those are made with the first."""
         step = drawing()
         if step is None:
-            return self._sample(prompt, 1)[0]
+            return self._begin(prompt, 1)[0]
         key = (Itself(self._random), Itself(self.model), self.temperature, self.max_new_tokens, prompt)
         left: Drawn | None = step.take(key)
         if left is not None:
             return left
-        first, *rest = self._sample(prompt, step.at_once(key))
+        first, *rest = self._begin(prompt, step.at_once(key))
         step.keep(key, rest)
         return first
+
+    def _begin(self, prompt: Sequence[int], rows: int) -> list[Drawn]:
+        """So many draws, from the source that is theirs; what draws at the same time elsewhere has another."""
+        twin = self.model_copy()
+        twin._source = self._random.source(prompt, rows)
+        return twin._sample(prompt, rows)
 
     @torch.inference_mode()
     def _sample(self, prompt: Sequence[int], rows: int) -> list[Drawn]:
@@ -200,12 +213,9 @@ class LocalChatModel(BaseChatModel):
         if self.temperature == 0:
             chosen = logits.argmax(-1, keepdim=True)
         else:
-            chosen = torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._random)
+            chosen = torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._source)
         return chosen, logits.gather(-1, chosen) - logits.logsumexp(-1, keepdim=True)
 
     def _reseed(self) -> None:
-        self._random = torch.Generator()
-        if self.seed is None:
-            self._random.seed()
-        else:
-            self._random.manual_seed(self.seed)
+        self._random = Chance(self.seed, per_thread=self.seed_per_thread)
+        self._source = self._random.one

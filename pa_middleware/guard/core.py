@@ -19,7 +19,7 @@ from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.tiers import tier_of, unmatched
 from pa_middleware.guard.timed import ScorerCalls
 from pa_middleware.guard.turn import Shown
-from pa_middleware.guard.way import Way, in_tasks, in_threads
+from pa_middleware.guard.way import Way, in_tasks, in_threads, store_aside, store_now
 from pa_middleware.scoring.messages import template_tools
 from pa_middleware.scoring.scorer import Scorer, Tool
 from pa_middleware.tracing import Telemetry
@@ -54,7 +54,7 @@ class GuardCore:
     batches: bool | None = None
     """Whether the model made several draws in one call when it could last; None: it never could yet."""
     calls: ScorerCalls = field(init=False)
-    _warned: bool = False
+    _warned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.calls = ScorerCalls(self.scorer, self.rules.scoring_timeout)
@@ -62,12 +62,12 @@ class GuardCore:
     @property
     def now(self) -> Way:
         """How a step runs in a thread that waits."""
-        return Way(self.calls.now, self.draws_at_once or 1, in_threads)
+        return Way(self.calls.now, self.draws_at_once or 1, in_threads, store_now)
 
     @property
     def aside(self) -> Way:
         """How a step runs in an event loop."""
-        return Way(self.calls.aside, self.draws_at_once, in_tasks)
+        return Way(self.calls.aside, self.draws_at_once, in_tasks, store_aside)
 
     def check(self, config: RunnableConfig) -> None:
         """See to it, before anything is drawn, that the graph can keep what the rules promise.
@@ -93,12 +93,18 @@ class GuardCore:
                 "be resumed; compile(checkpointer=...) and give the run a thread_id, or choose another on_low and "
                 "on_scorer_error"
             )
-        if enforced and not self._warned and place.may_lose_decisions(config):
-            self._warned = True
-            logger.warning(
+        if enforced and place.may_lose_decisions(config):
+            self.warn_once(
+                "durability",
                 "this graph keeps checkpoints, but not with durability='sync': after a crash a tool may have run whose "
-                "decision was never stored; pass durability='sync' to invoke or stream"
+                "decision was never stored; pass durability='sync' to invoke or stream",
             )
+
+    def warn_once(self, about: str, warning: str) -> None:
+        """Log a warning, unless this guard did about the same thing before."""
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning("%s", warning)
 
     @property
     def knows_tiers(self) -> bool:

@@ -99,8 +99,8 @@ class Guard:
         """The agent's node, guarded. It returns what `inner` returned, the accepted draw and its record in it.
 
         `inner` is a function or coroutine function of the state (with whatever LangGraph injects), or a Runnable; its
-        output holds exactly one new AIMessage. It runs once for each draw, on a copy of the state, and the streams see
-        the accepted draw only.
+        output holds exactly one new AIMessage. It runs once for each draw, on a copy of the state, and streams and
+        checkpoints see the accepted draw only; see `guard.unsettled` for graphs inside it that ask a human.
         """
         return guarded_node(self._core, inner, name=name)
 

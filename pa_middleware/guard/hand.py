@@ -17,8 +17,10 @@ from pa_middleware.guard.judge import Draw, check_answer
 from pa_middleware.guard.quiet import Muted, mute, unmuted
 from pa_middleware.guard.rules import Rules
 from pa_middleware.guard.turn import Proposed, Turn
+from pa_middleware.guard.unsettled import Unsettled
 from pa_middleware.guard.way import Way
 from pa_middleware.scoring.errors import UnscorableActionError
+from pa_middleware.scoring.margins import log_prob_margin
 from pa_middleware.scoring.messages import action_key
 from pa_middleware.scoring.scorer import CandidateScore, ReadsAhead, Step, StepScore
 
@@ -43,6 +45,8 @@ class Hand:
         """When the scoring of each draw began."""
         self.live = core.live
         """What is drawn streams, and what is rejected is retracted."""
+        self._unsettled: list[Unsettled] = []
+        """Where graphs inside the draws store their checkpoints, those of draws that never ended included."""
         self._first: dict[str, int] = {}
         """Where each action was first drawn."""
 
@@ -96,6 +100,13 @@ class Hand:
         self.started_ns[:] = [time.time_ns()] * len(self.draws)
         await self._score(range(len(self.draws)))
 
+    async def store(self, number: int | None = None) -> None:
+        """Pass on to the thread what graphs inside this draw have stored; None: inside all of them."""
+        unsettled = self._unsettled if number is None else [self.muted[number].unsettled]
+        for each in unsettled:
+            if each is not None:
+                await self._way.store(each)
+
     def again(self, turn: Turn) -> Hand:
         """The same draws in a step that begins as theirs did; nothing is drawn or scored, and nothing streams."""
         twin = Hand(self._core, self.rules, turn, self._way)
@@ -111,6 +122,8 @@ class Hand:
             muted = Muted(config)
         else:
             muted = unmuted(config, draw=number) if self.live else mute(config)
+        if muted.unsettled is not None:
+            self._unsettled.append(muted.unsettled)
         return await self._turn.draw(muted), muted
 
     def _take(self, proposal: Proposed, muted: Muted) -> None:
@@ -133,7 +146,7 @@ class Hand:
             if draw.same_as is not None:
                 first = self.draws[draw.same_as]
                 score = None if first.score is None else _of(draw.proposal.action, first.score)
-                self.draws[number] = replace(draw, score=score, least_margin=first.least_margin, error=first.error)
+                self.draws[number] = replace(first, proposal=draw.proposal, score=score, same_as=draw.same_as)
 
     async def _scored(self, draws: list[Draw]) -> list[Draw]:
         actions = [draw.proposal.action for draw in draws]
@@ -153,10 +166,21 @@ class Hand:
         except Exception as error:  # noqa: BLE001 - whatever a scorer raises, the rules decide
             logger.warning("the scorer failed (%s); the step's record says why", type(error).__name__)
             return [replace(draw, error=error) for draw in draws]
+        margin, of_log_probs = answered.least_margin, self._log_prob_margin(answered)
         return [
-            replace(draw, score=score, least_margin=answered.least_margin)
+            replace(draw, score=score, least_margin=margin, log_prob_margin=of_log_probs)
             for draw, score in zip(draws, answered.candidates, strict=True)
         ]
+
+    def _log_prob_margin(self, answered: StepScore) -> float:
+        if answered.least_margin == 0:
+            return 0.0
+        return log_prob_margin(
+            answered.least_margin,
+            tokens=max(1, *(score.token_count for score in answered.candidates)),
+            beta=self.beta,
+            aggregation=str(getattr(self._core.scorer, "aggregation", "sum")),
+        )
 
 
 def _of(action: AIMessage, score: CandidateScore) -> CandidateScore:

@@ -29,6 +29,9 @@ class Draw:
     error: Exception | None = None
     same_as: int | None = None
     """The earlier draw that proposed the same action and lends it its score."""
+    log_prob_margin: float = 0.0
+    """Log-probs of this step's actions that differ by no more are equal but for rounding; nats, whatever the scores'
+    scale."""
 
     @property
     def kind(self) -> Kind:
@@ -162,16 +165,21 @@ def _are_of(scores: Sequence[CallScore], calls: Sequence[ToolCall]) -> bool:
 
 
 def _best(draws: Sequence[Draw], among: Iterable[int]) -> int:
-    """Higher score first; then the action the policy finds likelier; then the earlier draw (rounding aside)."""
+    """Higher score first; then the action the policy finds likelier; then the earlier draw (rounding aside).
+
+    Rounding is that of the draw which leads, so that one which scores clearly below it has no say in which others are
+    even, however uncertain it is itself: `guard.enough` counts on that.
+    """
     indices = list(among)
     scored = {index: score for index in indices if (score := draws[index].score) is not None}
     if not scored:
         return indices[0]
-    margin = max(draws[index].least_margin for index in scored)
-    highest = max(score.score for score in scored.values())
-    even = {index: score for index, score in scored.items() if score.score >= highest - margin}
-    likeliest = max(score.policy_log_prob for score in even.values())
-    return min(index for index, score in even.items() if score.policy_log_prob >= likeliest - margin)
+    highest = max(scored, key=lambda index: scored[index].score)
+    level = scored[highest].score - draws[highest].least_margin
+    even = {index: score for index, score in scored.items() if score.score >= level}
+    likeliest = max(even, key=lambda index: even[index].policy_log_prob)
+    level = even[likeliest].policy_log_prob - draws[likeliest].log_prob_margin
+    return min(index for index, score in even.items() if score.policy_log_prob >= level)
 
 
 def _held_calls(draw: Draw, rules: Rules) -> frozenset[int]:

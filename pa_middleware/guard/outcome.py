@@ -26,8 +26,10 @@ from pa_middleware.tracing import conventions as names
 from pa_middleware.tracing.step import StepSpan
 
 
-def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: StepSpan) -> tuple[Any, Record]:
-    """Record and tell the verdict: the framework's answer, and the record in it."""
+def settle(
+    core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: StepSpan, *, counted: int
+) -> tuple[Any, Record]:
+    """Record and tell the verdict: the framework's answer, and the record in it; `counted` draws go off the budget."""
     rules = hand.rules
     chosen = hand.draws[verdict.selected]
     action = chosen.proposal.action
@@ -56,6 +58,7 @@ def settle(core: GuardCore, turn: Turn, hand: Hand, verdict: Verdict, span: Step
             _candidate(draw, verdict.decision if position == verdict.selected else "resample")
             for position, draw in enumerate(hand.draws)
         ],
+        "counted": counted,
         "error": None if error is None else describe(error),
         "anchor": span.anchor,
         "span": span.traceparent,

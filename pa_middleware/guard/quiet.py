@@ -1,8 +1,9 @@
-"""Rejected draws stay out of every stream: a node runs muted, and what it said is let through once it is accepted.
+"""Rejected draws stay out of every stream and store: a node runs muted, and what it said is let through once it is
+accepted.
 
 The one place that touches how LangGraph connects a node to its streams: the ambient config (the variable that LangChain
 reads to find the callbacks and LangGraph to find the stream writer), the handlers of its message and tool streams among
-the callbacks, and the stream that a graph inside the node would report to.
+the callbacks, the stream that a graph inside the node would report to, and the checkpointer that it would inherit.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph.constants import TAG_NOSTREAM
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.constants import CONFIG_KEY_CHECKPOINTER, TAG_NOSTREAM
 from langgraph.pregel.protocol import StreamProtocol
 from langgraph.runtime import Runtime
 
 from pa_middleware.guard.place import RUNTIME, current_runtime
+from pa_middleware.guard.unsettled import Unsettled
 
 _STREAM = "__pregel_stream"
 _STREAM_HANDLERS = "langgraph.pregel."
@@ -40,6 +43,8 @@ class Muted:
     injected: dict[str, Any] = field(default_factory=dict)
     """What to inject into the node in place of LangGraph's own, by name."""
     said: list[tuple[Context, Send, Any]] = field(default_factory=list)
+    unsettled: Unsettled | None = None
+    """The checkpointer of graphs inside the node, if they inherit one."""
 
     def keeping(self, send: Send) -> Send:
         """In place of `send`: keeps what would have been sent, and from where."""
@@ -56,9 +61,11 @@ class Muted:
 
 
 def unmuted(config: RunnableConfig, *, draw: int) -> Muted:
-    """The config of a node under which everything streams, marked with the number of the draw."""
+    """The config of a node under which everything streams, marked with the number of the draw; stored apart."""
     marked: RunnableConfig = {**config, "metadata": {**config.get("metadata", {}), DRAW: draw}}
-    return Muted(marked, {"config": marked})
+    muted = Muted(marked, {"config": marked})
+    _store_apart(muted)
+    return muted
 
 
 def mute(config: RunnableConfig) -> Muted:
@@ -78,6 +85,7 @@ def mute(config: RunnableConfig) -> Muted:
         configurable[_STREAM] = StreamProtocol(muted.keeping(stream), stream.modes)
     if configurable:
         muted.config["configurable"] = configurable
+    _store_apart(muted)
     return muted
 
 
@@ -89,6 +97,15 @@ def ambient(config: RunnableConfig) -> Iterator[None]:
         yield
     finally:
         var_child_runnable_config.reset(token)
+
+
+def _store_apart(muted: Muted) -> None:
+    """Give graphs inside the node a checkpointer of the draw's own."""
+    configurable = muted.config.get("configurable", {})
+    inherited = configurable.get(CONFIG_KEY_CHECKPOINTER)
+    if isinstance(inherited, BaseCheckpointSaver):
+        muted.unsettled = Unsettled(inherited)
+        muted.config["configurable"] = {**configurable, CONFIG_KEY_CHECKPOINTER: muted.unsettled}
 
 
 def _without_streams(callbacks: Any) -> Any:

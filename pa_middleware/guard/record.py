@@ -30,8 +30,9 @@ None), `threshold` (float or None); `p_success` (float or None); `selected` inde
 accepted message; `calls` of it, each `{id, name, digest, score, tier, threshold, decision}`, by a human also `{human}`;
 `candidates`, each `{id, score, policy_log_prob, reference_log_prob, tokens, decision, tools, error, same_as,
 output_tokens}`: `tokens` were scored, unless an equal draw before, whose place is `same_as`, was; `output_tokens` were
-generated, if the model said so; `error` (the scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a
-trace).
+generated, if the model said so; `counted` of the draws that `draws_per_run` allows: all candidates, but of those that a
+search had drawn only as many as the rules would have made (absent in older records, and in a human's); `error` (the
+scorer's, or None); `anchor` and `span` (W3C traceparents, "" without a trace).
 """
 
 

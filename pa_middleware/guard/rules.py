@@ -45,7 +45,8 @@ class Rules:
     draws: int = 1
     """Most actions drawn for one step; 1 draws none again."""
     draws_per_run: int | None = None
-    """Most actions drawn in one run, which is all of a thread; each step may draw once in any case. None: no limit."""
+    """Most actions drawn in one run, which is all of a thread; each step may draw once in any case. What a search or
+    replay draws beyond the rules does not count. None: no limit."""
     select: Select = "first_pass"
     """`first_pass` stops at the first draw that passes, `best` makes all draws and takes the best. Ties go to the
     action the policy finds likelier, then to the earlier draw."""
@@ -55,7 +56,8 @@ class Rules:
     variants, keep the chance high, and all draws are made. None: always all."""
     drawn_by: DrawnBy | None = None
     """Whose samples the draws are, for `stop_at`: the agent is the `policy` or the `reference` of the scorer, at
-    temperature 1, the reference without top-k and top-p. An agent that is neither has no bound."""
+    temperature 1, the reference without top-k and top-p. An agent that is neither has no bound, and where its messages
+    tell that they were sampled otherwise, all draws are made."""
     on_low: OnLow = "abstain"
     """When no draw passes: `abstain` ends the run with a safe message, `flag` runs the best draw and marks it, `block`
     answers the calls of the best draw that are low themselves with an error message and runs the others, `escalate`

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from langgraph.errors import GraphBubbleUp, ParentCommand
+
 from pa_middleware.guard import place
 from pa_middleware.guard.core import GuardCore
-from pa_middleware.guard.enough import chance_of_better
+from pa_middleware.guard.enough import chance_of_better, void_for
 from pa_middleware.guard.hand import Hand
-from pa_middleware.guard.judge import Verdict, judge, passes
+from pa_middleware.guard.judge import Draw, Verdict, judge, passes
 from pa_middleware.guard.outcome import settle
 from pa_middleware.guard.record import Record, steps_of
 from pa_middleware.guard.rules import Rules
@@ -50,14 +52,21 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         else:
             hand = Hand(core, asked.rules(core.rules) if asked is not None else core.rules, turn, way)
             try:
-                verdict = await _decide(hand, taken)
+                verdict = await _decide(core, hand, taken)
             except LetBe as unjudged:
                 if asked is not None:
                     raise unjudged.__cause__ or unjudged from None
                 logger.warning("a step was not judged (%s)", type(unjudged.__cause__).__name__)
                 logger.debug("a step was not judged", exc_info=unjudged.__cause__)
                 return unjudged.answer
-        answer, record = settle(core, turn, hand, verdict, span)
+            except GraphBubbleUp as stop:
+                if not isinstance(stop, ParentCommand):  # the step is to go on later, from what its draws have stored
+                    await hand.store()
+                raise
+        counted = len(hand.draws) if asked is None else _counted(core.rules, hand.draws, taken)
+        answer, record = settle(core, turn, hand, verdict, span, counted=counted)
+        if record["id"] == hand.draws[verdict.selected].proposal.action.id:  # else a safe message stands for all draws
+            await hand.store(verdict.selected)
         if isinstance(asked, Taking):
             asked.record = record
         elif asked is not None:
@@ -65,7 +74,7 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         return answer
 
 
-async def _decide(hand: Hand, taken: Sequence[Record]) -> Verdict:
+async def _decide(core: GuardCore, hand: Hand, taken: Sequence[Record]) -> Verdict:
     """Draw and score as many as it takes, and judge them."""
     rules = hand.rules
     wanted, allowed = _budget(rules, taken)
@@ -78,15 +87,25 @@ async def _decide(hand: Hand, taken: Sequence[Record]) -> Verdict:
         for left in reversed(range(allowed)):
             await hand.draw()
             await hand.score_last()
-            if hand.draws[-1].failed or (_enough(hand, left) if best else passes(hand.draws[-1], rules)):
+            if hand.draws[-1].failed or (_enough(core, hand, left) if best else passes(hand.draws[-1], rules)):
                 break
     return judge(hand.draws, rules, out_of_budget=allowed < wanted)
 
 
-def _enough(hand: Hand, left: int) -> bool:
+def _enough(core: GuardCore, hand: Hand, left: int) -> bool:
     """Whether more draws are pointless."""
-    stop_at = hand.rules.stop_at
-    return stop_at is not None and chance_of_better(hand.draws, left, hand.rules, beta=hand.beta) <= stop_at
+    rules = hand.rules
+    if rules.stop_at is None or chance_of_better(hand.draws, left, rules, beta=hand.beta) > rules.stop_at:
+        return False
+    if (sampling := void_for(hand.draws, rules)) is None:
+        return True
+    core.warn_once(
+        "stop_at",
+        f"stop_at={rules.stop_at!r} reckons with samples at temperature 1, and draws are sampled with {sampling}: all "
+        "draws are made. Have the model sample at temperature 1, without penalties"
+        f"{' and without top_k, top_p and min_p' if rules.drawn_by == 'reference' else ''}, or leave stop_at out",
+    )
+    return False
 
 
 def _budget(rules: Rules, taken: Sequence[Record]) -> tuple[int, int]:
@@ -95,5 +114,14 @@ def _budget(rules: Rules, taken: Sequence[Record]) -> tuple[int, int]:
         return 1, 1
     if rules.draws_per_run is None:
         return rules.draws, rules.draws
-    used = sum(len(record["candidates"]) for record in taken)
+    used = sum(record.get("counted", len(record["candidates"])) for record in taken)
     return rules.draws, max(1, min(rules.draws, rules.draws_per_run - used))
+
+
+def _counted(rules: Rules, draws: Sequence[Draw], taken: Sequence[Record]) -> int:
+    """Draws that a step of a search takes out of its run's budget: as many of them as the rules would have made."""
+    _, allowed = _budget(rules, taken)
+    made = draws[:allowed]
+    if rules.select == "best":
+        return len(made)
+    return next((number for number, draw in enumerate(made, 1) if draw.failed or passes(draw, rules)), len(made))

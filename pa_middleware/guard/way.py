@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 
+from pa_middleware.guard.unsettled import Unsettled
 from pa_middleware.scoring.scorer import Step, StepScore
 
 Result = TypeVar("Result")
@@ -31,6 +32,8 @@ class Way:
     """Most draws made at the same time; None: all there are to make."""
     several: Callable[[Sequence[Making[Any]], int], Awaitable[list[Any]]]
     """Makes all of them, so many at the same time, and answers in their order."""
+    store: Callable[[Unsettled], Awaitable[None]]
+    """Passes on to the thread what a draw has stored."""
 
 
 def run_immediately(coroutine: Coroutine[Any, Any, Result]) -> Result:
@@ -97,3 +100,13 @@ async def in_tasks(making: Sequence[Making[Result]], at_once: int) -> list[Resul
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def store_now(unsettled: Unsettled) -> None:
+    """Pass on what a draw has stored; the calling thread waits."""
+    unsettled.settle()
+
+
+async def store_aside(unsettled: Unsettled) -> None:
+    """Pass on what a draw has stored; the event loop goes on meanwhile."""
+    await unsettled.asettle()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pa_middleware.scoring.advantage import Order, TokenAggregation, action_score, log_ratio
 from pa_middleware.scoring.fitting import FittedStep
+from pa_middleware.scoring.margins import noise_growth
 from pa_middleware.scoring.rendering import RenderedAction
 from pa_middleware.scoring.scorer import CallScore, CandidateScore, Confidence, Step
 
@@ -45,15 +46,13 @@ class Composer:
     def least_margin(self, tokens: int, noise: float) -> float:
         """The least difference between two scores that says more than rounding does.
 
-        Three standard deviations of it; that of a sum grows with the square root of the tokens, as independent errors
-        do.
+        Three standard deviations of it; see `margins.noise_growth`.
 
         Args:
             tokens: of the longer action.
             noise: standard deviation of a token's log-ratio, nats.
         """
-        grows = {"sum": math.sqrt(tokens), "mean": 1 / math.sqrt(tokens)}.get(self.aggregation, 1.0)
-        return 3 * math.sqrt(2) * self.beta * noise * grows
+        return 3 * math.sqrt(2) * self.beta * noise * noise_growth(self.aggregation, tokens)
 
     def _candidate(
         self, action: RenderedAction, message: AIMessage, rows: Floats, reference_rows: Floats, *, truncated: bool

@@ -32,7 +32,7 @@ def draw(
     ratio = log_policy - log_reference
     score = CandidateScore(beta * ratio, log_policy, log_reference, (ratio,))
     proposal: Any = SimpleNamespace(action=AIMessage("an answer"))
-    return Draw(proposal, score=score, least_margin=margin, same_as=same_as)
+    return Draw(proposal, score=score, least_margin=margin, log_prob_margin=margin, same_as=same_as)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def test_what_rounding_may_hide_makes_the_chance_no_smaller(
     pair: Pair, drawn: list[int], left: int, rules: Rules, margin: float
 ) -> None:
     exact = pair.draws(drawn)
-    rounded = [replace(each, least_margin=margin) for each in exact]
+    rounded = [replace(each, least_margin=margin, log_prob_margin=margin) for each in exact]
     plain = chance_of_better(exact, left, rules, beta=pair.beta)
     wary = chance_of_better(rounded, left, rules, beta=pair.beta)
     assume(plain < 1)
@@ -137,6 +137,8 @@ def test_only_a_draw_that_passes_is_hard_to_beat() -> None:
     strict = replace(REFERENCE, threshold=9.0, mode="enforce")
     assert chance_of_better(pair.draws([0]), 1, REFERENCE) == pytest.approx(0.3 / 7)
     assert chance_of_better(pair.draws([0]), 1, strict) == pytest.approx(0.9), "anything that passes would be taken"
+    sure = Pair([1.0, 1e-300], [0.1, 0.9])
+    assert chance_of_better(sure.draws([0]), 1, strict) == pytest.approx(0.9), "however sure the policy is"
 
 
 def test_the_extremes_of_floats_are_no_error() -> None:

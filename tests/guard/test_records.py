@@ -22,7 +22,7 @@ CONFIG: Any = {"configurable": {"thread_id": "t"}}
 SCRIPT = [act(-1), act(1, -2), act(-9), act(-8, text="\ud83d\ude00"), say(-3), say(-4)]
 KEYS = {"by", "kind", "p_success",
     "v", "id", "step", "decision", "reason", "mode", "score", "threshold", "selected", "digest", "calls", "candidates",
-    "error", "anchor", "span",
+    "counted", "error", "anchor", "span",
 }  # fmt: skip
 
 

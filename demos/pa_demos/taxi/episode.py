@@ -114,6 +114,7 @@ def _chat_model(role: Literal["policy", "reference"]) -> LocalChatModel:
         model=(pair.policy if role == "policy" else pair.reference).model,
         tokenizer=pair.tokenizer,
         max_new_tokens=24,
+        seed_per_thread=False,  # each row has threads of its own, and all are to meet with the same luck
         watch=Stopwatch(),
         disable_streaming=True,
     )

@@ -39,7 +39,13 @@ def app(run: str) -> Replayable:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     seed = int(match[1])
     pair, worlds = shipped_pair(), TaxiWorlds(seed)
-    driver = LocalChatModel(model=pair.reference.model, tokenizer=pair.tokenizer, max_new_tokens=24, seed=seed)
+    driver = LocalChatModel(
+        model=pair.reference.model,
+        tokenizer=pair.tokenizer,
+        max_new_tokens=24,
+        seed=seed,
+        seed_per_thread=False,  # as in the demo, whose episode this is
+    )
     guard = Guard(pair, Rules(mode="shadow"), history=shown, tracer_provider=NoOpTracerProvider())
     graph = guard.install(build_agent(driver, worlds)).compile(checkpointer=InMemorySaver(), name="taxi weak")
     graph.invoke({"messages": first_messages(worlds.of(run))}, {"configurable": {"thread_id": run}})
