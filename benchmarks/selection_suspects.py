@@ -83,8 +83,8 @@ def failed(work: Work, agent: Agent, seeds: int, count: int) -> Failed:
 def suspects(work: Work, runs: Failed) -> dict[str, list[list[int]]]:
     """Steps of each run, most suspect first; `decisive` is the default of `replay`.
 
-    `first changed` needs no attribution, it is the first step for which the draws hold a better action. The last one
-    knows what no score can know, how much each replay raises the agent's own chance of success.
+    `first changed` needs no attribution, it is the first step at which a replay acts otherwise. The last one knows what
+    no score can know, how much each replay raises the agent's own chance of success.
     """
     states, actions = runs.course.states, runs.course.actions
     score, policy = (table[states, actions, 0] for table in (work.tables.score, work.tables.policy))
