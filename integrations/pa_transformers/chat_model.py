@@ -78,8 +78,6 @@ class LocalChatModel(BaseChatModel):
 
     _renderer: Renderer = PrivateAttr()
     _random: Chance = PrivateAttr()
-    _source: torch.Generator = PrivateAttr()
-    """Of what this instance draws now."""
     _stop_ids: frozenset[int] = PrivateAttr()
     _prompts: PromptReader = PrivateAttr()
 
@@ -162,25 +160,19 @@ class LocalChatModel(BaseChatModel):
         """One draw. In a guarded step that is sure to want more, those are made with the first."""
         step = drawing()
         if step is None:
-            return self._begin(prompt, 1)[0]
+            return self._sample(prompt, 1)[0]
         key = (Itself(self._random), Itself(self.model), self.temperature, self.max_new_tokens, prompt)
         left: Drawn | None = step.take(key)
         if left is not None:
             return left
-        first, *rest = self._begin(prompt, step.at_once(key))
+        first, *rest = self._sample(prompt, step.at_once(key))
         step.keep(key, rest)
         return first
-
-    def _begin(self, prompt: Sequence[int], rows: int) -> list[Drawn]:
-        """So many draws, from the source that is theirs; what draws at the same time elsewhere has another."""
-        twin = self.model_copy()
-        twin._source = self._random.source(prompt, rows)
-        return twin._sample(prompt, rows)
 
     @torch.inference_mode()
     def _sample(self, prompt: Sequence[int], rows: int) -> list[Drawn]:
         """So many draws, token by token, each up to and including the end of its turn."""
-        device = self.model.device
+        device, source = self.model.device, self._random.source(prompt, rows)
         read = self._prompts.read(prompt)
         if read is not None:
             logits, past = read.logits.expand(rows, -1), read.cache(rows)
@@ -189,7 +181,7 @@ class LocalChatModel(BaseChatModel):
         draws = [Drawn() for _ in range(rows)]
         most = min(self.max_new_tokens, self._room(prompt))
         while True:
-            chosen, log_probs = self._choose(logits)
+            chosen, log_probs = self._choose(logits, source)
             for draw, token, log_prob in zip(draws, chosen[:, 0].tolist(), log_probs[:, 0].tolist(), strict=True):
                 if not (draw.ids and draw.ids[-1] in self._stop_ids):
                     draw.ids.append(token)
@@ -207,15 +199,14 @@ class LocalChatModel(BaseChatModel):
         longest = context_length(self.model)
         return self.max_new_tokens if longest is None else longest - len(prompt)
 
-    def _choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _choose(self, logits: torch.Tensor, source: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """The next token of each row, int64 [rows, 1], and its log-prob under the model itself, float32 [rows, 1]."""
         logits = logits.float().cpu()
         if self.temperature == 0:
             chosen = logits.argmax(-1, keepdim=True)
         else:
-            chosen = torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=self._source)
+            chosen = torch.multinomial((logits / self.temperature).softmax(-1), 1, generator=source)
         return chosen, logits.gather(-1, chosen) - logits.logsumexp(-1, keepdim=True)
 
     def _reseed(self) -> None:
         self._random = Chance(self.seed, per_thread=self.seed_per_thread)
-        self._source = self._random.one
