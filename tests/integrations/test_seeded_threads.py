@@ -114,18 +114,20 @@ def test_a_conversation_that_another_process_goes_on_with_draws_as_if_none_had_e
 def test_tasks_of_one_step_draw_alike_in_whatever_order_they_run() -> None:
     def fan_out(turned: bool) -> list[Any]:
         bound = local().bind(tools=list(TOOLS))
-        order: list[int] = []
+        ended = [asyncio.Event() for _ in range(4)]
 
         async def asks(state: Any) -> dict[str, Any]:
-            await asyncio.sleep(0.02 * (3 - state["number"] if turned else state["number"]))
-            order.append(state["number"])
-            return {"messages": [(await bound.ainvoke(SEEN)).model_copy(update={"id": str(state["number"])})]}
+            turn = 3 - state["number"] if turned else state["number"]
+            if turn > 0:
+                await ended[turn - 1].wait()
+            message = await bound.ainvoke(SEEN)
+            ended[turn].set()
+            return {"messages": [message.model_copy(update={"id": str(state["number"])})]}
 
         builder: Any = StateGraph(MessagesState)
         builder.add_node("agent", asks)
         builder.add_conditional_edges(START, lambda _: [Send("agent", {"number": n}) for n in range(4)], ["agent"])
         final = asyncio.run(builder.compile().ainvoke({"messages": []}, {"configurable": {"thread_id": "a"}}))
-        assert order == sorted(order, reverse=turned)
         return said(final)
 
     assert fan_out(turned=False) == fan_out(turned=True)
