@@ -27,6 +27,8 @@ SOON = 0.3
 """Seconds that an engine is given; it takes a hundredth of that."""
 PASSES = -1e6
 """A threshold that every score is above."""
+_AGAIN: list[float] = []
+"""A number for each attempt behind a first one."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,7 @@ def sound(standing: Standing) -> Iterator[Standing]:
 
 async def _at_once(seconds: float) -> None:
     """No time passes between attempts."""
+    _AGAIN.append(seconds)
 
 
 @EACH
@@ -116,11 +119,12 @@ def test_a_fault_that_passes_costs_one_more_attempt_and_no_score(sound: Standing
 @pytest.mark.parametrize("fault", ["no JSON", "a token too few", "NaN", "redirect", "swap"])
 def test_an_answer_that_is_wrong_is_not_asked_for_again(sound: Standing, fault: Fault) -> None:
     pair, proxy = sound
-    before = proxy.seen
     proxy.fault = fault
+    # Requests are not counted: one that was cancelled in an earlier step may arrive in this one.
+    _AGAIN.clear()
     with pytest.raises(EngineError):
         pair.score([taxi_step(1)])
-    assert proxy.seen - before <= 2, "the step and the known question, once each"
+    assert not _AGAIN
 
 
 @BOTH
