@@ -29,6 +29,8 @@ SOON, LONG = 0.3, 60.0
 """Seconds that an engine is given that stalls, and one that does not, however slow the machine is."""
 PASSES = -1e6
 """A threshold that every score is above."""
+_AGAIN: list[float] = []
+"""A number for each attempt behind a first one."""
 
 
 @contextmanager
@@ -83,6 +85,7 @@ def _time_for(fault: Fault) -> float:
 
 async def _at_once(seconds: float) -> None:
     """No time passes between attempts."""
+    _AGAIN.append(seconds)
 
 
 @EACH
@@ -175,11 +178,12 @@ def test_a_fault_that_passes_costs_one_more_attempt_and_no_score(sound: Standing
 @pytest.mark.parametrize("fault", ["no JSON", "a token too few", "NaN", "redirect", "swap"])
 def test_an_answer_that_is_wrong_is_not_asked_for_again(sound: Standing, fault: Fault) -> None:
     pair, proxy = sound
-    before = proxy.seen
     proxy.fault = fault
+    # Requests are not counted: one that was cancelled in an earlier step may arrive in this one.
+    _AGAIN.clear()
     with pytest.raises(EngineError):
         pair.score([taxi_step(1)])
-    assert proxy.seen - before <= 2, "the step and the known question, once each"
+    assert not _AGAIN
 
 
 @BOTH
