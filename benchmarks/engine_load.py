@@ -187,7 +187,8 @@ async def run(
 ) -> dict[int, dict[str, float]]:
     """The figures of each number of conversations."""
     async with AsyncExitStack() as stack:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        # Servers close idle connections after 5 s, under a request that just left if need be.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=4.0)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False))
         conversations = Conversations(pair.tokenizer, options)
         found = await measure(pair, Raw(pair, sources, http), conversations, options)
