@@ -149,6 +149,7 @@ async def measure(
             ]
             for way, work in ways if number % 2 == 0 else reversed(ways):
                 found.setdefault(count, {}).setdefault(way, []).append(await work())
+            note(show(count, figures(found[count])))
     return found
 
 

@@ -58,7 +58,11 @@ class Raw:
         await asyncio.gather(*(self._send(url, content) for url, content in self._requests[id(step)]))
 
     async def _send(self, url: str, content: bytes) -> None:
-        answer = await self._http.post(url, content=content, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        try:
+            answer = await self._http.post(url, content=content, headers=headers)
+        except httpx.TransportError:  # the pair tries again as well
+            answer = await self._http.post(url, content=content, headers=headers)
         # vLLM refuses what it cannot write as JSON; the pair asks such a step again.
         if answer.status_code != httpx.codes.OK and b"Out of range float" not in answer.content:
             raise RuntimeError(f"{url} answered status {answer.status_code}: {answer.text[:200]}")
