@@ -29,9 +29,13 @@ pytestmark = pytest.mark.skipif(
 )
 NAME = "smollm2"
 SERVE = """
-import json, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import json, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from llama_cpp import Llama
+
+class Ids(list):  # which the library takes, but for the text that it echoes
+    def __add__(self, more):
+        return more if isinstance(more, str) else list.__add__(self, more)
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -43,7 +47,12 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/completions" or not all(isinstance(token, int) for token in ids):
             return self.answer(400, {"error": {"message": "one prompt of ids"}})
         settings = {key: asked[key] for key in ("echo", "logprobs", "max_tokens", "temperature") if key in asked}
-        self.answer(200, llama.create_completion(ids, **settings))
+        with lock:
+            answer = llama.create_completion(Ids(ids), **settings)
+        [choice] = answer["choices"]
+        if asked.get("echo") and len(choice["logprobs"]["tokens"]) == len(ids):
+            choice["finish_reason"] = "stop"  # the model began another turn, and that row is left out
+        self.answer(200, answer)
     def answer(self, status, what):
         body = json.dumps(what, default=float).encode()
         self.send_response(status)
@@ -51,9 +60,17 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+lock = threading.Lock()
 llama = Llama(sys.argv[1], n_ctx=2048, logits_all=True, verbose=False)
-HTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
 """
+
+PLAIN = """{%- if tools %}{{ tools | tojson }}{{ eos_token }}{% endif -%}
+{%- for message in messages %}{{ message.role }}: {{ message.content }}
+{%- for call in message.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}{{ eos_token }}
+{% endfor -%}
+{%- if add_generation_prompt %}assistant: {% endif -%}"""
+"""Without the token that begins a turn in SmolLM2's own template: the library leaves out the rows of it."""
 
 
 @contextmanager
@@ -90,10 +107,14 @@ def test_its_server_takes_no_token_ids_and_is_refused(place: Path, tmp_path: Pat
 
 def test_log_probs_off_by_one_row_are_refused(place: Path, tmp_path: Path) -> None:
     port = free_port()
+    written = tokenizer(place)
+    written.chat_template = PLAIN
+    texts = {str(written.decode([token])): token for token in reversed(range(len(written)))}
     with serving_with("-c", SERVE, str(place / FILE), str(port), port=port, folder=tmp_path) as url:
-        policy, reference = (OpenAICompatible(url, NAME, timeout=300.0) for _ in range(2))
+        policy, reference = (OpenAICompatible(url, NAME, vocabulary=texts, timeout=300.0) for _ in range(2))
         with pytest.raises(SelfTestError) as refused:
-            EnginePair(policy, reference, tokenizer(place))
-    found = {check.name: check for check in refused.value.result.failed if check.of == "policy"}
+            EnginePair(policy, reference, written)
     print(*refused.value.result.checks, sep="\n")
-    assert "later tokens change nothing" in found
+    found = {check.name: check for check in refused.value.result.failed if check.of == "policy"}
+    assert found.keys() == {"what it writes and what it scores"}
+    assert "off by a row" in found["what it writes and what it scores"].reason
