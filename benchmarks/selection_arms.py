@@ -50,7 +50,7 @@ class Arm:
     def choice(self, tables: Tables) -> Choice:
         """The same arm without a graph; none for the random selector."""
         scores = None if self.selector is None or self.selector == "random" else tables.column(self.selector)
-        return Choice(tables.odds(self.agent), self.draws, scores, SPOKEN[self.spoken])
+        return Choice(tables.odds(self.agent), self.draws, scores, tables.policy, SPOKEN[self.spoken])
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def failed(work: Work, agent: Agent, seeds: int, count: int) -> Failed:
         places += lost[:count]
     chance = Chance.of(places, draws=1, again=True)
     course = run(choice, chance)
-    best = Choice(choice.odds, DRAWS, work.tables.score)
+    best = Choice(choice.odds, DRAWS, work.tables.score, work.tables.policy)
     taken = best(course.states.ravel(), chance.again.reshape(-1, DRAWS, 2)).reshape(course.states.shape)
     odds = chances(choice.odds)[HORIZON - np.arange(HORIZON)[None, :], course.states]
     after, before = (np.take_along_axis(odds, actions[..., None], 2)[..., 0] for actions in (taken, course.actions))

@@ -44,6 +44,8 @@ class Choice:
     draws: int = 1
     scores: Floats | None = None
     """[500, 6, W]; None takes the first draw."""
+    likelihoods: Floats | None = None
+    """[500, 6, W], log-probs of the policy: of draws that score the same the likelier is taken, then the earlier."""
     spoken: Floats = field(default_factory=lambda: np.ones(1))
 
     def __call__(self, states: Whole, dice: Floats) -> Whole:
@@ -52,7 +54,11 @@ class Choice:
         if self.scores is None:
             return np.asarray(drawn[:, 0])
         said = inverse(np.cumsum(self.spoken)[None, None], dice[:, : self.draws, 1])
-        best = self.scores[states[:, None], drawn, said].argmax(axis=1)
+        at = states[:, None], drawn, said
+        scores = self.scores[at]
+        even = scores == scores.max(axis=1, keepdims=True)
+        ranks = even if self.likelihoods is None else np.where(even, self.likelihoods[at], -np.inf)
+        best = ranks.argmax(axis=1)
         return np.asarray(drawn[np.arange(len(states)), best])
 
 
