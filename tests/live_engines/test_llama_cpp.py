@@ -40,7 +40,7 @@ class Ids(list):  # which the library takes, but for the text that it echoes
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        self.answer(200, {"data": [{"id": "smollm2"}]})
+        self.answer(200, {"data": [{"id": "smollm2", "max_model_len": 400}]})
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         ids = asked.get("prompt")
