@@ -12,6 +12,7 @@ from pa_middleware.engines.errors import EngineError
 from pa_middleware.engines.findings import Check, Of, Outcome
 from pa_middleware.engines.questions import HISTORY, SAMPLED, TOOL, Questions, conversation
 from pa_middleware.engines.source import Floats, LogProbSource
+from pa_middleware.engines.trust import UNSURE
 from pa_middleware.scoring.errors import ScoringError
 from pa_middleware.scoring.reading import Ids, Query
 from pa_middleware.scoring.rendering import Renderer
@@ -22,8 +23,6 @@ Found = tuple[Outcome, str, str]
 """Outcome, what was found, and why it matters."""
 _HOT = 2.0
 """A temperature after which log-probs are not what they are before, and at which hardly a token is sure."""
-_UNSURE = -0.5
-"""Nats; where all tokens are likelier, temperature moves too little to tell."""
 _OTHERS = 1.0
 """Nats; a model may know e times the tokens that the tokenizer writes."""
 
@@ -157,7 +156,7 @@ class Examination:
                 f"at temperature {_HOT:g} they differ from the model's own by up to {apart:.2g} nats",
                 "What the agent's own generation tells is not used; the model is asked for each action",
             )
-        if float(scored.min()) > _UNSURE:
+        if float(scored.min()) > UNSURE:
             return "not checked", f"the model was sure of all it wrote at temperature {_HOT:g}", ""
         self.tells_raw = True
         return "ok", f"at temperature {_HOT:g} they are those of the model itself", ""

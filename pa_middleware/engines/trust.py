@@ -16,7 +16,7 @@ FIRST = 3
 """Actions that have to agree before any is believed."""
 EVERY = 50
 """Of those believed, one in so many is scored as well."""
-_UNSURE = -0.5
+UNSURE = -0.5
 """Nats; a likelier token has much the same log-prob before temperature and after, and shows nothing."""
 _SURELY = 4.0
 """Standard errors that a mean of rounding errors does not reach, and tolerances are standard deviations of rounding."""
@@ -79,7 +79,7 @@ class Trust:
         if seen.refused:
             return
         apart = told.astype(np.float64) - scored
-        shows = apart[scored < _UNSURE]
+        shows = apart[scored < UNSURE]
         seen.tokens += shows.size
         seen.total += float(shows.sum())
         seen.squares += float(np.square(shows).sum())
