@@ -14,7 +14,7 @@ from pa_middleware.json_option import write_json
 
 if TYPE_CHECKING:
     from pa_middleware.selection.app import Replayable
-    from pa_middleware.selection.replay import Replay
+    from pa_middleware.selection.replay_result import Replay
 
 APP = "PA_MIDDLEWARE_APP"
 """Environment variable that stands for `--app`."""
@@ -47,7 +47,18 @@ def replay(
     threshold: Annotated[
         float | None, typer.Option(help="Score that --rule first_below looks below.", show_default=False)
     ] = None,
-    tries: Annotated[int, typer.Option(min=1, help="Suspects to replay at most, until a run succeeds.")] = 1,
+    tries: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Suspects to replay at most, until a run succeeds; by default 3, or 1 if the app cannot tell.",
+            show_default=False,
+        ),
+    ] = None,
+    confirm: Annotated[
+        int,
+        typer.Option(min=0, help="Runs more from the step that flipped the run, and as many with its old action."),
+    ] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file as well.")] = None,
 ) -> None:
     """Fork a finished run before the step that went wrong, draw that step again, run on, and compare."""
@@ -63,7 +74,13 @@ def replay(
             f"function that makes one), or set {APP} to it",
             param_hint="--app",
         )
-    settings: dict[str, Any] = {"step": _step(step), "draws": draws, "threshold": threshold, "tries": tries}
+    settings: dict[str, Any] = {
+        "step": _step(step),
+        "draws": draws,
+        "threshold": threshold,
+        "tries": tries,
+        "confirm": confirm,
+    }
     _refuse_idle(settings["step"], rule, threshold, tries)
     settings |= {} if rule is None else {"rule": rule}
     try:
@@ -129,10 +146,10 @@ def _step(given: str) -> int | Literal["decisive"]:
     return int(given)
 
 
-def _refuse_idle(step: int | Literal["decisive"], rule: str | None, threshold: float | None, tries: int) -> None:
+def _refuse_idle(step: int | Literal["decisive"], rule: str | None, threshold: float | None, tries: int | None) -> None:
     """Refuse options that would have no effect, before the app is loaded."""
     if step != "decisive":
-        given = {"--rule": rule is not None, "--threshold": threshold is not None, "--tries": tries > 1}
+        given = {"--rule": rule is not None, "--threshold": threshold is not None, "--tries": tries is not None}
         for name in (name for name, is_given in given.items() if is_given):
             raise typer.BadParameter(f"has no effect with --from {step}; leave one of them out", param_hint=name)
     elif (rule == "first_below") != (threshold is not None):

@@ -84,6 +84,20 @@ def test_both_outcomes_are_shown_side_by_side_within_80_columns(module: Any) -> 
         assert part in words, part
 
 
+def test_a_flip_is_confirmed_by_so_many_runs_more(module: Any, tmp_path: File) -> None:
+    module.app = _replayable()
+    file = tmp_path / "r.json"
+    result = _run("run", "--draws", 3, "--confirm", 3, "--json", file)
+    assert result.exit_code == 0, result.output
+    assert "of 3 more runs each, 3 succeed with the new action, 0 with the old one." in words_of(result)
+    assert "Evidence that step 1 was decisive (p = 0.05)." in words_of(result)
+    told = json.loads(file.read_text(encoding="utf-8"))["confirmation"]
+    assert (told["step"], told["gain"], told["p_value"]) == (1, 1.0, 0.05)
+    assert [each["thread"] for each in told["as_it_was"]][:2] == ["run/replay-1/as-it-was", "run/replay-1/as-it-was.1"]
+    module.app = _replayable(succeeded=None)
+    _refused(_run("run", "--confirm", 3), "confirm=3 has no effect")
+
+
 def test_the_file_holds_what_was_shown(module: Any, tmp_path: File) -> None:
     module.app = _replayable()
     assert _run("run", "--draws", 3, "--json", tmp_path / "new" / "r.json").exit_code == 0
@@ -102,7 +116,7 @@ def test_the_step_can_be_given_and_outcomes_be_unknown(module: Any) -> None:
     assert result.exit_code == 0, result.output
     words = words_of(result)
     assert "Suspects" not in words
-    assert "Step 2 taken otherwise: ended after 4 steps" in words
+    assert "Step 2 drawn again, the same action: ended after 4 steps" in words
     assert "nobody can say" in words
 
 
@@ -121,7 +135,7 @@ def test_suspects_are_tried_until_one_succeeds_or_so_many_were(module: Any) -> N
     module.app = _replayable(succeeded=lambda run: False)
     result = _run("run", "--tries", 2, "--rule", "lowest")
     assert result.exit_code == 0, result.output
-    assert re.findall(r"Step (\d) taken otherwise", words_of(result)) == ["1", "3"]
+    assert re.findall(r"Step (\d) (?:taken otherwise|drawn again)", words_of(result)) == ["1", "3"]
     assert "The failed run failed again" in words_of(result)
 
 
@@ -133,8 +147,8 @@ def test_a_file_that_cannot_be_written_is_refused_after_the_outcome_was_shown(mo
 
 
 def test_a_failed_replay_is_no_evidence_and_a_success_has_nothing_to_flip(module: Any) -> None:
-    module.app = _replayable()
-    assert "The failed run failed again" in words_of(_run("run", "--from", 2))
+    module.app = _replayable(succeeded=lambda run: False)
+    assert "The failed run failed again" in words_of(_run("run"))
     module.app = _replayable(succeeded=lambda run: True)
     assert "nothing to flip" in words_of(_run("run"))
 

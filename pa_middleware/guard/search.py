@@ -1,8 +1,8 @@
 """How a search takes a step over: whoever runs a graph says what its next guarded step is to do, and is told what came.
 
 `Expanding` makes the step draw so many candidates, take the best, and show all of them. `Taking` makes the step of
-another run that has come to the same point take one of these candidates, without drawing or scoring it again. Both hold
-for one step; later ones go by the rules.
+another run that has come to the same point take one of these candidates, without drawing or scoring it again.
+`Resuming` leaves the step to the rules and begins a trace with it. Each holds for one step; later ones go by the rules.
 """
 
 from __future__ import annotations
@@ -88,21 +88,30 @@ class Taking:
         return Verdict("pass", "searched", self.number)
 
 
-_current: ContextVar[Expanding | Taking | None] = ContextVar("pa_middleware_search", default=None)
+@dataclass(slots=True)
+class Resuming:
+    """Go by the rules, in a run that is a fork whose trace begins here."""
+
+    resumed: bool = False
 
 
-def search() -> Expanding | Taking | None:
+Search = Expanding | Taking | Resuming
+
+_current: ContextVar[Search | None] = ContextVar("pa_middleware_search", default=None)
+
+
+def search() -> Search | None:
     """What the guarded step that begins here is to do; None to go by the rules."""
     current = _current.get()
     match current:
-        case Expanding(found=None) | Taking(record=None):
+        case Expanding(found=None) | Taking(record=None) | Resuming(resumed=False):
             return current
         case _:
             return None
 
 
 @contextmanager
-def searching(step: Expanding | Taking | None) -> Iterator[None]:
+def searching(step: Search | None) -> Iterator[None]:
     """Let this be what the next guarded step of a graph run in this block does; None: as its rules say."""
     token = _current.set(step)
     try:

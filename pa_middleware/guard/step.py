@@ -21,7 +21,7 @@ from pa_middleware.guard.judge import Draw, Verdict, judge, passes
 from pa_middleware.guard.outcome import settle
 from pa_middleware.guard.record import Record, steps_of
 from pa_middleware.guard.rules import Rules
-from pa_middleware.guard.search import Taking, choices, search, searching
+from pa_middleware.guard.search import Expanding, Resuming, Taking, choices, search, searching
 from pa_middleware.guard.turn import LetBe, Turn
 from pa_middleware.guard.way import Way
 
@@ -35,12 +35,12 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         GuardError: a draw holds no single action, or the graph cannot keep what the rules promise.
         Exception: whatever drawing itself raises, interrupts of the graph included.
     """
-    asked = search()
+    asked, forked = _asked()
     config = place.current_config()
     core.check(config)
     taken = steps_of(turn.records)
     anchors = (record["anchor"] for record in reversed(turn.records) if record.get("anchor"))
-    anchor = None if asked is not None and asked.forked else next(anchors, None)
+    anchor = None if forked else next(anchors, None)
     with (
         searching(None),  # steps within this one, of graphs in its node, are none that the search asks about
         core.telemetry.step(
@@ -72,6 +72,18 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         elif asked is not None:
             asked.found = choices(core, hand, verdict, record)
         return answer
+
+
+def _asked() -> tuple[Expanding | Taking | None, bool]:
+    """What a search wants of this step, if anything, and whether a trace begins with it."""
+    match asked := search():
+        case None:
+            return None, False
+        case Resuming():
+            asked.resumed = True
+            return None, True
+        case _:
+            return asked, asked.forked
 
 
 async def _decide(core: GuardCore, hand: Hand, taken: Sequence[Record]) -> Verdict:

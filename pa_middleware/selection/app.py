@@ -8,7 +8,7 @@ from typing import Any
 
 from pa_middleware.selection.driving import Graph
 from pa_middleware.selection.fork import ForkEnvironment
-from pa_middleware.selection.replay import Succeeded
+from pa_middleware.selection.replay_result import Succeeded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

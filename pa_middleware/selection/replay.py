@@ -2,7 +2,8 @@
 
 Attribution says which step of a failed run was decisive; that is a correlation. Replay intervenes: it forks the run
 before that step, draws the action again as the best of several, leaves all else as it was, and runs on. If the outcome
-changes, the step mattered.
+changes, the step may have mattered, or later steps had more luck: further runs on from it, with the new action and with
+the old one, tell the two apart.
 
 In a conversation of several turns the replayed run ends with the turn of that step: what the user said afterwards was
 said to another agent.
@@ -10,70 +11,25 @@ said to another agent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import StateSnapshot
 
 from pa_middleware.debugging.attribution import AttributionError, Rule, Suspect, attribute
-from pa_middleware.guard.record import RECORDS, Record, steps_of
-from pa_middleware.guard.search import Expanding, searching
 from pa_middleware.guard.way import run_immediately
+from pa_middleware.selection.again import Again, Plan
 from pa_middleware.selection.decisive import suspects_to_replay
 from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, in_thread
 from pa_middleware.selection.errors import SelectionError
-from pa_middleware.selection.fork import Fork, ForkEnvironment, check_world
+from pa_middleware.selection.fork import ForkEnvironment, check_world
+from pa_middleware.selection.replay_result import Attempt, Replay, Succeeded
 from pa_middleware.selection.threads import Threads
-from pa_middleware.selection.trajectory import Trajectory, reached, trajectory
+from pa_middleware.selection.trajectory import Trajectory, trajectory
 
-Succeeded = Callable[[Trajectory], bool | None]
-"""Whether a run did what it was to do; None if that cannot be said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The run again, with one step taken otherwise."""
-
-    step: int
-    """The step that was drawn again, from 0."""
-    choice: Record
-    """Its record: the candidates, their scores, and which was taken."""
-    run: Trajectory
-    succeeded: bool | None
-    """None where nobody can say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """A run, and what became of it with one step taken otherwise."""
-
-    original: Trajectory
-    succeeded: bool | None
-    """Whether the original did; None where nobody can say."""
-    suspects: tuple[Suspect, ...]
-    """Steps of the original, most suspect first; empty if the step was given."""
-    attempts: tuple[Attempt, ...]
-    """In the order they were made; each changes one step of the original."""
-
-    @property
-    def flipped(self) -> bool | None:
-        """Whether the run failed, and one of the attempts succeeded; None where nobody can say.
-
-        An attempt that succeeded tells, whatever became of those before it.
-        """
-        outcomes = [attempt.succeeded for attempt in self.attempts]
-        if self.succeeded is not False:
-            return None if self.succeeded is None else False
-        if any(outcomes):
-            return True
-        return None if None in outcomes else False
-
-    @property
-    def flipped_at(self) -> int | None:
-        """The step whose change made the run succeed; None if none did."""
-        return next((attempt.step for attempt in self.attempts if attempt.succeeded), None) if self.flipped else None
+TRIES = 3
+"""Suspects that are replayed by default. One is right about half of the time at best; see docs/choosing.md."""
 
 
 def replay(
@@ -83,8 +39,9 @@ def replay(
     step: int | Literal["decisive"] = "decisive",
     rule: Rule | None = None,
     threshold: float | None = None,
-    tries: int = 1,
+    tries: int | None = None,
     draws: int = 8,
+    confirm: int = 0,
     config: RunnableConfig | None = None,
     context: Any = None,
     messages_key: str = "messages",
@@ -102,21 +59,24 @@ def replay(
             policy takes less than 1/e as often as the reference, the earlier first; then the others, the lowest first.
             Beta is read off the records; where they do not tell it, it counts as 1.
         threshold: for the rule `first_below`.
-        tries: most suspects to replay, one run each, the most suspect first, until one succeeds.
+        tries: most suspects to replay, one run each, the most suspect first, until one succeeds. None: three, or one
+            where nothing tells whether it did.
         draws: candidates for that step, of which the best is taken. All later steps go by the guard's rules, as they
             did.
+        confirm: once an attempt flips the run, run on from its step so many times more with the new action, and as
+            many times with the old one.
         config: of the replayed run, in all but its thread.
         context: of the replayed run, for a graph that has a `context_schema`.
         messages_key: the state key of the conversation.
         fork_environment: makes a world as it was before the step; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
-        succeeded: tells whether a run did what it was to do; called for both.
+        succeeded: tells whether a run did what it was to do; called for each.
 
     Raises:
         SelectionError: no world, no checkpointer, no such run or step, a run that is not finished or holds no scores.
     """
     driver = Driver(graph, fork_environment, waits=True, context=context, messages_key=messages_key)
-    plan = _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
+    plan = Plan(thread_id, step, rule, threshold, tries, draws, confirm, config, side_effect_free, succeeded)
     return run_immediately(_replay(driver, plan))
 
 
@@ -127,8 +87,9 @@ async def areplay(
     step: int | Literal["decisive"] = "decisive",
     rule: Rule | None = None,
     threshold: float | None = None,
-    tries: int = 1,
+    tries: int | None = None,
     draws: int = 8,
+    confirm: int = 0,
     config: RunnableConfig | None = None,
     context: Any = None,
     messages_key: str = "messages",
@@ -138,61 +99,43 @@ async def areplay(
 ) -> Replay:
     """As `replay`, in an event loop."""
     driver = Driver(graph, fork_environment, waits=False, context=context, messages_key=messages_key)
-    return await _replay(
-        driver, _Plan(thread_id, step, rule, threshold, tries, draws, config, side_effect_free, succeeded)
-    )
+    plan = Plan(thread_id, step, rule, threshold, tries, draws, confirm, config, side_effect_free, succeeded)
+    return await _replay(driver, plan)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    thread: str
-    step: int | Literal["decisive"]
-    rule: Rule | None
-    threshold: float | None
-    tries: int
-    draws: int
-    config: RunnableConfig | None
-    side_effect_free: bool
-    succeeded: Succeeded | None
-
-
-async def _replay(driver: Driver, plan: _Plan) -> Replay:
+async def _replay(driver: Driver, plan: Plan) -> Replay:
     check_graph(driver.graph, forks=True)
     check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
-    for name in ("draws", "tries"):
-        check_count(name, getattr(plan, name))
+    tries = _tries(plan)
     original = await _finished(driver, plan.thread)
     steps, suspects = _which(plan, original)
     history = await driver.history(plan.thread)
     attempts: list[Attempt] = []
     with Threads(driver) as threads:
-        for step in steps[: plan.tries]:
-            before = _before(history, step)
-            thread = await threads.free(f"{plan.thread}/replay-{step}")
-            attempts.append(await _from(driver, plan, before, step, thread))
-            if attempts[-1].succeeded:
+        again = Again(driver, plan, threads, original, history)
+        for step in steps[:tries]:
+            attempts.append(await again.attempt(step))
+            if attempts[-1].succeeded and attempts[-1].changed:
                 break
-    return Replay(original, _outcome(plan, original), suspects, tuple(attempts))
+        found = Replay(original, plan.outcome(original), suspects, tuple(attempts))
+        if not plan.confirm or not found.flipped:
+            return found
+        return replace(found, confirmation=await again.confirmation(attempts[-1]))
 
 
-async def _from(driver: Driver, plan: _Plan, before: StateSnapshot, step: int, thread: str) -> Attempt:
-    """The run again from a checkpoint, with the best of several draws for its next step."""
-    await driver.copy(before.config, thread)
-    await driver.fork(Fork(thread, plan.thread, step, before.values.get(driver.messages_key, ())))
-    expanding = Expanding(plan.draws, forked=True)
-    with searching(expanding):
-        await driver.run(None, in_thread(thread, plan.config))
-    if expanding.found is None or expanding.found.record["step"] != step:
-        raise SelectionError(f"step {step} was not drawn again: the graph did not come to its guarded agent")
-    choice = expanding.found.record
-    run = await reached(driver, thread)
-    drawn = choice["reason"] != "scorer_error"  # else nothing was chosen, and the outcome says nothing of the step
-    return Attempt(step, choice, run, _outcome(plan, run) if drawn else None)
-
-
-def _outcome(plan: _Plan, run: Trajectory) -> bool | None:
-    """Whether a run succeeded; of one that waits nobody can say."""
-    return plan.succeeded(run) if plan.succeeded is not None and run.finished else None
+def _tries(plan: Plan) -> int:
+    """Most suspects to replay."""
+    check_count("draws", plan.draws)
+    if plan.confirm != 0:
+        check_count("confirm", plan.confirm)
+        if plan.succeeded is None:
+            raise SelectionError(
+                f"confirm={plan.confirm!r} has no effect: nothing tells whether a run succeeded; give succeeded=..."
+            )
+    if plan.tries is None:
+        return TRIES if plan.succeeded is not None else 1
+    check_count("tries", plan.tries)
+    return plan.tries
 
 
 async def _finished(driver: Driver, thread: str) -> Trajectory:
@@ -207,7 +150,7 @@ async def _finished(driver: Driver, thread: str) -> Trajectory:
     return run
 
 
-def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, ...]]:
+def _which(plan: Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, ...]]:
     """The steps to draw again, in turn, and why."""
     if plan.step == "decisive":
         try:
@@ -219,13 +162,13 @@ def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, 
         return [suspect.step for suspect in suspects], suspects
     if type(plan.step) is not int or not 0 <= plan.step < run.length:
         raise SelectionError(f"step is {plan.step!r}; allowed: 'decisive', or 0 to {run.length - 1}")
-    for name, idle in (("tries", 1), ("rule", None), ("threshold", None)):
-        if (given := getattr(plan, name)) != idle:
+    for name in ("tries", "rule", "threshold"):
+        if (given := getattr(plan, name)) is not None:
             raise SelectionError(f"{name}={given!r} has no effect: step is given; leave one of them out")
     return [plan.step], ()
 
 
-def _suspects(plan: _Plan, run: Trajectory) -> tuple[Suspect, ...]:
+def _suspects(plan: Plan, run: Trajectory) -> tuple[Suspect, ...]:
     if plan.rule is not None:
         return attribute(run.scores, plan.rule, threshold=plan.threshold)
     if plan.threshold is not None:
@@ -233,19 +176,3 @@ def _suspects(plan: _Plan, run: Trajectory) -> tuple[Suspect, ...]:
             f"threshold={plan.threshold!r} has no effect without rule='first_below'; give both, or none"
         )
     return suspects_to_replay(run)
-
-
-def _before(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:
-    """The last checkpoint before a step, on the way that led to the latest one."""
-    known = {snapshot.config["configurable"]["checkpoint_id"]: snapshot for snapshot in history}
-    at: StateSnapshot | None = history[0]
-    while at is not None and len(steps_of(at.values.get(RECORDS) or ())) > step:
-        parent: Any = at.parent_config
-        at = None if parent is None else known.get(parent["configurable"]["checkpoint_id"])
-    if at is None or len(steps_of(at.values.get(RECORDS) or ())) != step or not at.next:
-        raise SelectionError(
-            f"there is no checkpoint right before step {step}. A run can be replayed if the checkpointer keeps all of "
-            "its steps (durability='sync' or 'async', not 'exit'), and if the agent is a node of this graph; one in a "
-            "subgraph takes its steps within one step of this graph"
-        )
-    return at

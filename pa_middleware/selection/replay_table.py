@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pa_middleware.guard.record import Record
-from pa_middleware.selection.replay import Attempt, Replay
+from pa_middleware.selection.replay_result import Attempt, Confirmation, Replay
 from pa_middleware.selection.trajectory import Trajectory
 from pa_middleware.tracing.visible import visible
 
@@ -27,6 +27,8 @@ _LONGEST = 160
 """Characters of an untrusted text that are shown at most; a row of a table cuts it further, to its width."""
 _SUSPECTS = 5
 """Suspects that are shown at most."""
+_RARE = 0.05
+"""A difference is called confirmed if chance alone makes one as large in at most this share of cases."""
 
 
 def render(replay: Replay) -> RenderableType:
@@ -48,6 +50,7 @@ def as_dict(replay: Replay) -> dict[str, Any]:
         "attempts": [
             {
                 "step": attempt.step,
+                "changed": attempt.changed,
                 "selected": attempt.choice["selected"],
                 "candidates": attempt.choice["candidates"],
                 "spent": _spent(attempt.run, attempt.step),
@@ -57,7 +60,19 @@ def as_dict(replay: Replay) -> dict[str, Any]:
         ],
         "flipped": replay.flipped,
         "flipped_at": replay.flipped_at,
+        "confirmation": _ends(replay.confirmation),
     }
+
+
+def _ends(confirmation: Confirmation | None) -> dict[str, Any] | None:
+    if confirmation is None:
+        return None
+    ways = {"otherwise": confirmation.otherwise, "as_it_was": confirmation.as_it_was}
+    ends = {
+        way: [{"thread": each.run.thread, "succeeded": each.succeeded} for each in endings]
+        for way, endings in ways.items()
+    }
+    return {"step": confirmation.step, **ends, "gain": confirmation.gain, "p_value": confirmation.p_value}
 
 
 def _run(run: Trajectory, succeeded: bool | None) -> dict[str, Any]:
@@ -150,18 +165,48 @@ def _verdict(replay: Replay) -> Text:
     for attempt in replay.attempts:
         where = f"thread {_cut(attempt.run.thread)}"
         steps = _count(attempt.run.length, "step")
-        lines.append(f"Step {attempt.step} taken otherwise: {_outcome(attempt.succeeded)} after {steps}, {where}.")
+        how = "taken otherwise" if attempt.changed else "drawn again, the same action"
+        lines.append(f"Step {attempt.step} {how}: {_outcome(attempt.succeeded)} after {steps}, {where}.")
         lines.append(f"The replay took {_cost(attempt.run, attempt.step)}.")
     if replay.flipped:
-        lines.append(f"Evidence that step {replay.flipped_at} was decisive: taken otherwise, the failed run succeeds.")
-        lines.append("All later steps were drawn anew as well, so that one run is no proof.")
+        lines += _flipped(replay)
     elif replay.succeeded:
         lines.append("The original did not fail, so that there was nothing to flip.")
     elif replay.flipped is None:
         lines.append("Whether that is better nobody can say: no `succeeded` tells of both runs.")
+    elif not any(attempt.changed for attempt in replay.attempts):
+        lines.append(
+            "The best draw was what the original did, so that nothing was changed; more draws may find better."
+        )
     else:
         lines.append("The failed run failed again: no evidence that what was changed was decisive.")
     return Text("\n".join(lines))
+
+
+def _flipped(replay: Replay) -> list[str]:
+    """What it means that the run was flipped."""
+    step, confirmation = replay.flipped_at, replay.confirmation
+    if confirmation is None:
+        return [
+            f"Evidence that step {step} was decisive: taken otherwise, the failed run succeeds.",
+            "All later steps were drawn anew as well, so that one run is no proof;",
+            "`confirm` runs on more often, with the new action and with the old one.",
+        ]
+    first = f"Taken otherwise at step {step}, the failed run succeeds. To tell that from luck:"
+    count, chance = len(confirmation.otherwise), confirmation.p_value
+    if chance is None:
+        return [
+            first,
+            f"of {_count(count, 'more run')} each, with the new action and the old one, some nobody can tell.",
+        ]
+    new, old = (
+        sum(bool(each.succeeded) for each in endings) for endings in (confirmation.otherwise, confirmation.as_it_was)
+    )
+    return [
+        first,
+        f"of {_count(count, 'more run')} each, {new} succeed with the new action, {old} with the old one.",
+        f"{'Evidence' if chance <= _RARE else 'No evidence'} that step {step} was decisive (p = {chance:.2g}).",
+    ]
 
 
 def _told(run: Trajectory, succeeded: bool | None) -> str:

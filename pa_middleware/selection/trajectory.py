@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.types import StateSnapshot
 
 from pa_middleware.guard.record import RECORDS, Record, steps_of
@@ -64,6 +64,12 @@ class Trajectory:
         """Generated for all draws; None if the model did not say."""
         told = [each["output_tokens"] for record in self.records for each in record["candidates"]]
         return None if None in told else sum(told)
+
+    def action(self, step: int) -> AIMessage | None:
+        """What was done in a step; None if the conversation does not keep it."""
+        number = self.records[step]["id"]
+        kept = (each for each in reversed(self.messages) if isinstance(each, AIMessage) and each.id == number)
+        return next(kept, None)
 
     def score(self, aggregation: StepAggregation, prefix: int | None = None) -> float | None:
         """Of the run's first steps as one number; None if one of them has no score, or there is none.

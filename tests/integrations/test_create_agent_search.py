@@ -89,8 +89,22 @@ def test_replay_draws_the_decisive_step_again(how: How) -> None:
         graph.invoke(GO, thread("run"), durability="sync")
     else:
         asyncio.run(graph.ainvoke(GO, thread("run"), durability="sync"))
-    found = run(how, replay, areplay, graph, "run", draws=2, fork_environment=worlds.fork)
+    found = run(
+        how,
+        replay,
+        areplay,
+        graph,
+        "run",
+        draws=2,
+        confirm=1,
+        fork_environment=worlds.fork,
+        succeeded=lambda ended: 4 in taken(ended.messages),
+    )
     [attempt] = found.attempts
     assert (attempt.step, taken(found.original.messages)) == (1, (1, -3, 1))
     assert taken(attempt.run.messages) == (1, 4, 1)
     assert worlds.done[attempt.run.thread] == [1, 4, 1]
+    assert found.confirmation is not None
+    ended = [one.run for one in (*found.confirmation.otherwise, *found.confirmation.as_it_was)]
+    assert [worlds.done[one.thread] for one in ended] == [[1, 4, 1], [1, -3, 1]]
+    assert all(one.finished for one in ended)

@@ -6,12 +6,14 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path as File
 from typing import Any, get_args
 
 import aiosqlite
 import pytest
 from guard.agents import ByArgument, Failing, enforced, say
+from langchain_core.messages import RemoveMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -22,6 +24,8 @@ from selection.worlds import GO, How, Path, agent, run, taken, thread
 from pa_middleware import Guard, GuardState, Rules, record
 from pa_middleware.selection import (
     Attempt,
+    Confirmation,
+    Ending,
     Replay,
     SelectionError,
     Trajectory,
@@ -127,6 +131,103 @@ def test_of_several_bad_steps_the_earliest_is_replayed_first_and_another_rule_ca
     assert tried == {None: [1, 3, 2], "lowest": [3, 1, 2]}
 
 
+@pytest.mark.parametrize(("succeeded", "steps"), [(lambda run: False, [1, 3, 0]), (None, [1])])
+def test_three_suspects_are_tried_by_default_and_one_where_nothing_tells_the_outcome(
+    succeeded: Any, steps: list[int]
+) -> None:
+    graph, worlds, _ = _ran("sync")
+    found = _replay("sync", graph, worlds, succeeded=succeeded)
+    assert [attempt.step for attempt in found.attempts] == steps
+
+
+def _lucky(path: Path) -> Sequence[float | None]:
+    """The second step is the same whenever it is drawn, and the third is another the second time."""
+    ways: list[list[float | None]] = [[1.0], [-5.0], [-2.0, 4.0], [None]]
+    return ways[len(path)]
+
+
+def test_a_success_after_the_same_action_again_flips_nothing_and_the_next_suspect_is_tried() -> None:
+    graph, worlds, _ = agent(_lucky, Rules(mode="shadow"))
+    graph.invoke(GO, thread("run"), durability="sync")
+    found = _replay("sync", graph, worlds, tries=1)
+    assert [(one.step, one.changed, one.succeeded) for one in found.attempts] == [(1, False, True)]
+    assert (found.flipped, found.flipped_at) == (False, None)
+    found = _replay("sync", graph, worlds, confirm=1)
+    assert [(one.step, one.changed) for one in found.attempts] == [(1, False), (2, True)]
+    assert (found.flipped, found.flipped_at) == (True, 2)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_an_action_is_the_same_by_its_text_and_calls_or_by_its_calls_where_it_is_not_kept(keeps: bool) -> None:
+    graph, worlds, _ = agent(_lucky, Rules(mode="shadow"))
+    graph.invoke(GO, thread("run"), durability="sync")
+    if not keeps:
+        removed = [RemoveMessage(each.id) for each in graph.get_state(thread("run")).values["messages"][1:]]
+        graph.update_state(thread("run"), {"messages": removed}, as_node="agent")
+    changed = {step: _replay("sync", graph, worlds, step=step).attempts[0].changed for step in (0, 1, 2, 3)}
+    assert changed == {0: False, 1: False, 2: True, 3: not keeps}  # the last one is a text: not kept, not compared
+
+
+@hows
+def test_a_flip_is_confirmed_by_runs_on_from_the_new_action_and_from_the_old_one(how: How) -> None:
+    graph, worlds, model = _ran(how)
+    drawn, before = model.calls, [one.config for one in graph.get_state_history(thread("run"))]
+    found = _replay(how, graph, worlds, confirm=2)
+    assert found.confirmation is not None
+    assert found.confirmation.step == 1
+    told = {
+        name: [(one.run.thread, taken(one.run.messages), one.succeeded) for one in endings]
+        for name, endings in (("new", found.confirmation.otherwise), ("old", found.confirmation.as_it_was))
+    }
+    assert told == {
+        "new": [(f"run/replay-1/otherwise{end}", (1.0, 4.0, 3.0), True) for end in ("", ".1")],
+        "old": [(f"run/replay-1/as-it-was{end}", (1.0, -5.0, x), False) for end, x in (("", 2.0), (".1", 0.5))],
+    }
+    assert found.confirmation.gain == 1.0
+    assert found.confirmation.p_value == pytest.approx(1 / 6)
+    assert model.calls == drawn + (3 + 1 + 1) + 4 * 2  # the step itself is drawn once, all later ones anew
+    assert [one.config for one in graph.get_state_history(thread("run"))] == before
+    assert [(fork.source, fork.steps, taken(fork.messages)) for fork in worlds.forks] == [("run", 1, (1.0,))] * 5
+    assert worlds.done["run/replay-1/as-it-was"] == [1.0, -5.0, 2.0]
+
+
+def test_a_step_that_ended_the_run_is_confirmed_by_that_end() -> None:
+    ways: list[list[float | None]] = [[1.0], [None, 4.0], [None]]
+    graph, worlds, _ = agent(lambda path: ways[len(path)], Rules(mode="shadow"))
+    graph.invoke(GO, thread("run"), durability="sync")
+    found = _replay("sync", graph, worlds, step=1, confirm=1)
+    assert found.confirmation is not None
+    [old], [new] = found.confirmation.as_it_was, found.confirmation.otherwise
+    assert (old.succeeded, new.succeeded) == (False, True)
+    assert [message.id for message in old.run.messages] == [message.id for message in found.original.messages]
+
+
+def test_what_was_not_flipped_is_not_confirmed() -> None:
+    graph, worlds, _ = _ran("sync")
+    assert _replay("sync", graph, worlds, step=2, confirm=2).confirmation is None
+    assert _replay("sync", graph, worlds, confirm=2, succeeded=lambda run: True).confirmation is None
+
+
+def _ends(*succeeded: bool | None) -> tuple[Ending, ...]:
+    return tuple(Ending(Trajectory("run", (), {}, True), each) for each in succeeded)
+
+
+@pytest.mark.parametrize(("new", "old"), [(0, 0), (3, 1), (2, 2), (4, 3), (4, 0), (1, 3)])
+def test_the_p_value_is_the_share_of_all_ways_to_share_out_the_endings(new: int, old: int) -> None:
+    confirmation = Confirmation(
+        0, _ends(*[True] * new, *[False] * (4 - new)), _ends(*[True] * old, *[False] * (3 - old))
+    )
+    endings = [True] * (new + old) + [False] * (7 - new - old)
+    ways = [sum(endings[place] for place in chosen) for chosen in combinations(range(7), 4)]
+    assert confirmation.p_value == pytest.approx(sum(way >= new for way in ways) / len(ways))
+    assert confirmation.gain == pytest.approx(new / 4 - old / 3)
+
+
+def test_of_endings_that_are_not_all_known_nothing_is_said() -> None:
+    confirmation = Confirmation(0, _ends(True, None), _ends(False, False))
+    assert (confirmation.gain, confirmation.p_value) == (None, None)
+
+
 def test_a_second_replay_has_a_thread_of_its_own() -> None:
     graph, worlds, _ = _ran("sync")
     names = [_replay("sync", graph, worlds).attempts[0].run.thread for _ in range(3)]
@@ -161,7 +262,7 @@ def test_an_attempt_that_succeeded_flips_the_run_whatever_became_of_those_before
 def test_rules_that_are_enforced_hold_for_the_step_drawn_again() -> None:
     graph, worlds, _ = agent(lambda path: [-1.0, -2.0] if not path else [None], enforced(threshold=0.0, on_low="flag"))
     graph.invoke(GO, thread("run"), durability="sync")
-    [attempt] = _replay("sync", graph, worlds).attempts
+    [attempt] = _replay("sync", graph, worlds, tries=1).attempts
     assert (attempt.choice["decision"], attempt.choice["score"], attempt.choice["threshold"]) == ("flag", -1.0, 0.0)
 
 
@@ -203,9 +304,14 @@ def test_a_run_of_an_async_database_is_replayed_in_its_event_loop(tmp_path: File
 def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
     with record(tmp_path / "trace.jsonl"):
         graph, worlds, _ = _ran("sync")
-        _replay("sync", graph, worlds)
+        _replay("sync", graph, worlds, confirm=1)
     runs = {one.conversation_id: [step.index for step in one.steps] for one in read(tmp_path / "trace.jsonl")}
-    assert runs == {"run": [0, 1, 2, 3], "run/replay-1": [1, 2, 3]}
+    assert runs == {
+        "run": [0, 1, 2, 3],
+        "run/replay-1": [1, 2, 3],
+        "run/replay-1/otherwise": [2, 3],
+        "run/replay-1/as-it-was": [2, 3],
+    }
 
 
 @pytest.mark.parametrize(
@@ -219,6 +325,8 @@ def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
         ({"step": 1, "threshold": 0.5}, "threshold=0.5 has no effect"),
         ({"draws": 0}, "draws is 0; allowed: a whole number from 1 on"),
         ({"tries": 0}, "tries is 0"),
+        ({"confirm": -1}, "confirm is -1; allowed: a whole number from 1 on"),
+        ({"confirm": 2, "succeeded": None}, "confirm=2 has no effect: nothing tells whether a run succeeded"),
         ({"rule": "first_below", "threshold": -9.0}, "the rule 'first_below' finds no step of 'run' suspect"),
         ({"rule": "first_below"}, "threshold"),
         ({"threshold": -1.0}, "threshold=-1.0 has no effect without rule='first_below'"),

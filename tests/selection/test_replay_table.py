@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pa_middleware.debugging.attribution import attribute
-from pa_middleware.selection import Replay, Trajectory
-from pa_middleware.selection.replay import Attempt
+from pa_middleware.selection import Attempt, Confirmation, Ending, Replay, Trajectory
 from pa_middleware.selection.replay_table import as_dict, render
 
 HOSTILE = (
@@ -114,6 +114,41 @@ def test_all_attempts_are_shown_in_turn_each_with_its_cost_from_the_fork_on() ->
         '4 act {"x": 4} +1 failed succeeded',  # a step that the original has not
     ):
         assert part in words
+
+
+def test_a_step_drawn_again_the_same_changed_nothing() -> None:
+    original = _run("run", [1.0, -5.0])
+    same = Attempt(1, original.records[1], _run("again", [1.0, -5.0]), True, changed=False)
+    replay = Replay(original, False, attribute(original.scores), (same,))
+    words = _words(replay)
+    assert "Step 1 drawn again, the same action: succeeded after 2 steps" in words
+    assert "nothing was changed" in words
+    assert "Evidence" not in words
+    assert as_dict(replay)["attempts"][0]["changed"] is False
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "told"),
+    [
+        ((True,) * 4, (False,) * 4, "4 succeed with the new action, 0 with the old one. Evidence that step 1 was"),
+        ((True,) * 2, (True, False), "2 succeed with the new action, 1 with the old one. No evidence that step 1 was"),
+        ((True, None), (False,) * 2, "some nobody can tell"),
+    ],
+)
+def test_what_confirms_a_flip_is_told_with_its_chance(
+    new: Sequence[bool | None], old: Sequence[bool | None], told: str
+) -> None:
+    original, again = _run("run", [1.0, -5.0]), _run("run/replay-1", [1.0, 4.0])
+    ways = (tuple(Ending(again, each) for each in new), tuple(Ending(original, each) for each in old))
+    replay = replace(_replay(original, (1, again, True)), confirmation=Confirmation(1, *ways))
+    shown = _shown(replay)
+    assert told in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    confirmation = as_dict(replay)["confirmation"]
+    assert confirmation["step"] == 1
+    assert (confirmation["p_value"] is None) == (None in new)
+    assert [each["succeeded"] for each in confirmation["otherwise"]] == list(new)
+    assert {each["thread"] for each in confirmation["as_it_was"]} == {"run"}
 
 
 def test_tokens_that_a_model_did_not_tell_are_not_summed() -> None:
