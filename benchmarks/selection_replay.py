@@ -3,7 +3,7 @@
 Which runs a single change could flip is known exactly: every action is tried at every step, all else equal (the same
 rain, the same dice of the agent). A replay draws 8 new candidates at its step, takes the best by progress advantage and
 runs on with the old dice. All rules are simulated; `replay` does the same in graphs for its default, for `lowest` and
-for a random step, and must choose the same steps and come to the same outcomes.
+for random steps, and must choose the same steps and come to the same outcomes.
 """
 
 from __future__ import annotations
@@ -26,20 +26,19 @@ from benchmarks.selection_twin import Bools
 from benchmarks.selection_worlds import Worlds, build
 from pa_middleware import Rules
 from pa_middleware.selection import replay
+from pa_middleware.selection.replay import TRIES
 
 Way = Literal["decisive", "lowest", "random step"]
 AGENTS: tuple[Agent, ...] = ("policy, 10 % random", "policy", "reference")
-_TRIES = (1, 2, 3)
-"""How many suspects are replayed, one after another, until one flips the run."""
-_MOST = max(_TRIES)
 
 Attempts = list[tuple[int, bool]]
 """Step and outcome of each, in the order made."""
 
 
-def random_step(seed: int) -> int:
-    """The step that a replay without attribution begins from; failed runs have 30."""
-    return int(np.random.default_rng((seed, HORIZON, 1)).integers(HORIZON))
+def random_steps(seed: int) -> list[int]:
+    """The steps that replays without attribution begin from; failed runs have 30."""
+    steps: list[int] = np.random.default_rng((seed, HORIZON, 1)).permutation(HORIZON)[:TRIES].tolist()
+    return steps
 
 
 def replays(agent: Agent, seed: int) -> dict[Way, Attempts]:
@@ -49,13 +48,10 @@ def replays(agent: Agent, seed: int) -> dict[Way, Attempts]:
         checkpointer=InMemorySaver()
     )
     graph.invoke({"messages": first_messages(Taxi(seed))}, {"configurable": {"thread_id": "run"}}, durability="sync")
-    asked: dict[Way, dict[str, Any]] = {
-        "decisive": {"tries": _MOST},
-        "lowest": {"tries": _MOST, "rule": "lowest"},
-        "random step": {"step": random_step(seed)},
-    }
-    found: dict[Way, Attempts] = {}
-    for way, settings in asked.items():
+    asked: list[tuple[Way, dict[str, Any]]] = [("decisive", {}), ("lowest", {"rule": "lowest"})]
+    asked += [("random step", {"step": step}) for step in random_steps(seed)]
+    found: dict[Way, Attempts] = {way: [] for way, _ in asked}
+    for way, settings in asked:
         done = replay(
             graph,
             "run",
@@ -66,7 +62,7 @@ def replays(agent: Agent, seed: int) -> dict[Way, Attempts]:
         )
         if done.succeeded is not False:
             raise RuntimeError(f"the run of seed {seed} does not fail in a graph as it does simulated")
-        found[way] = [(attempt.step, bool(attempt.succeeded)) for attempt in done.attempts]
+        found[way] += [(attempt.step, bool(attempt.succeeded)) for attempt in done.attempts]
     return found
 
 
@@ -89,10 +85,10 @@ def _of(work: Work, agent: Agent, runs: Failed, count: int, in_graphs: int) -> R
         "best_step_known": mean(outcomes[can].max(axis=1)),
         "failed_runs_in_graphs": in_graphs * len(outcomes) // count,
     }
-    for tries in _TRIES:
+    for tries in range(1, TRIES + 1):
         report |= _simulated(runs, order, tries) | _in_graphs(runs, order, attempts, ran, tries)
     report["chance_of_success"] = _lifts(runs, order)
-    differing = sum(_differs(outcomes[run], order, run, each) for run, each in zip(ran, attempts, strict=True))
+    differing = sum(_differs(runs, order, run, each) for run, each in zip(ran, attempts, strict=True))
     show(
         f"Replay of failed runs, agent: {agent}; {len(outcomes)} failed, could be flipped {report['could_be_flipped']}",
         [
@@ -129,8 +125,6 @@ def _in_graphs(
     flipped = {
         way: np.array([float(any(won for _, won in each[way][:tries])) for each in attempts]) for way in get_args(Way)
     }
-    if tries > 1:
-        del flipped["random step"]  # one attempt was made
     return {f"{way}, in graphs | {tries}": _entry(values, beside) for way, values in flipped.items()}
 
 
@@ -168,14 +162,16 @@ def _random_tries(here: Floats, tries: int, among: Bools | None = None) -> Float
     )
 
 
-def _differs(outcomes: Floats, order: Mapping[str, list[list[int]]], run: int, ways: Mapping[Way, Attempts]) -> bool:
-    """Whether a graph chose another step of a run than the simulation, or came to another outcome."""
-    chosen: dict[Way, list[int]] = {"random step": [step for step, _ in ways["random step"]]}
-    chosen |= {way: order[way][run][: len(ways[way])] for way in ("decisive", "lowest")}
-    return any(
-        [step for step, _ in each] != chosen[way] or any(won != (outcomes[step] > 0) for step, won in each)
-        for way, each in ways.items()
-    )
+def _differs(runs: Failed, order: Mapping[str, list[list[int]]], run: int, ways: Mapping[Way, Attempts]) -> bool:
+    """Whether a graph chose other steps of a run than the simulation, came to another outcome, or gave up too early."""
+    chosen = {way: order[way][run][:TRIES] for way in ("decisive", "lowest")}
+    for way, attempts in ways.items():
+        steps = [step for step, _ in attempts]
+        asked = chosen.get(way) or random_steps(int(runs.chance.seeds[run]))
+        ended = attempts[-1][1] or len(steps) == TRIES
+        if not ended or steps != asked[: len(steps)] or any(won != runs.outcomes[run, step] for step, won in attempts):
+            return True
+    return False
 
 
 def _lifts(runs: Failed, order: Mapping[str, list[list[int]]]) -> Report:
