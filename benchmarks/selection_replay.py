@@ -108,8 +108,7 @@ def _simulated(runs: Failed, order: Mapping[str, list[list[int]]], tries: int) -
     can = np.flatnonzero(runs.flippable).tolist()
     beside = _beside(runs, order, can, tries)
     flipped = {name: _flipped(runs, steps, can, tries) for name, steps in order.items()}
-    flipped["random step"] = beside["random"]
-    flipped["random changed step"] = _random_tries(runs.outcomes[can], tries, runs.changed[can])
+    flipped |= {f"{name} step": beside[name] for name in ("random", "random changed")}
     return {f"{name} | {tries}": _entry(values, beside) for name, values in flipped.items()}
 
 
@@ -137,6 +136,7 @@ def _beside(runs: Failed, order: Mapping[str, list[list[int]]], rows: list[int],
     """[R]: what the others are compared with."""
     return {
         "random": _random_tries(runs.outcomes[rows], tries),
+        "random changed": _random_tries(runs.outcomes[rows], tries, runs.changed[rows]),
         **{name: _flipped(runs, order[name], rows, tries) for name in ("lowest", "first changed")},
     }
 
