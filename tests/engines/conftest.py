@@ -1,4 +1,4 @@
-"""The taxi's pair in this process, and the same models on servers, as a pair."""
+"""The taxi's pair in this process, the same models on servers and as a pair there, and servers without a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from engines.calling import Waits
 from engines.pairs import MakePair, Servers
+from engines.scripted import Scripted, says, scripted
 from engines.vllm_server import VLLMServer
 from pa_demos.taxi.episode import PAIR
 from pa_vllm import VLLM
@@ -43,3 +45,15 @@ def make_pair(servers: Servers, local: ModelPair) -> Iterator[MakePair]:
             return stack.enter_context(EnginePair(policy, reference, local.tokenizer, **settings))
 
         yield build
+
+
+@pytest.fixture
+def well_server() -> Iterator[Scripted]:
+    """Answers every request, and well."""
+    with scripted(says(200)) as server:
+        yield server
+
+
+@pytest.fixture
+def waits() -> Waits:
+    return Waits()
