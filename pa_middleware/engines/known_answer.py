@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import numpy as np
 
 from pa_middleware.engines.errors import EngineError
-from pa_middleware.engines.source import Floats
+from pa_middleware.engines.source import Floats, LogProbSource
+from pa_middleware.scoring.reading import Query
 
 
 class KnownAnswer:
     """Used on one event loop.
 
     Args:
-        ask: asks the engine.
-        expected: what it answered when it was tested.
-        url: of the engine, for people to read.
+        source: asks the engine.
+        known: the question, and the log-probs [T] that the engine answered when it was tested.
         tolerance: nats by which a token's log-prob may differ.
         every: seconds for which an answer that was right vouches for the model; 0 asks beside every step.
         clock: seconds.
@@ -26,15 +26,15 @@ class KnownAnswer:
 
     def __init__(
         self,
-        ask: Callable[[], Awaitable[Floats]],
-        expected: Floats,
+        source: LogProbSource,
+        known: tuple[Query, Floats],
         *,
-        url: str,
         tolerance: float,
         every: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ask, self._expected, self._url = ask, expected, url
+        self._source = source
+        self._query, self._expected = known
         self._tolerance, self._every, self._clock = tolerance, every, clock
         self._right_at = clock()
         self._asking: asyncio.Task[None] | None = None
@@ -55,12 +55,12 @@ class KnownAnswer:
 
     async def _verify(self) -> None:
         began = self._clock()
-        answer = await self._ask()
-        apart = float(np.abs(answer - self._expected).max())
+        [answer] = await self._source.log_probs([self._query])
+        apart = float(np.abs(np.asarray(answer, dtype=np.float32) - self._expected).max())
         if not apart <= self._tolerance:
             raise EngineError(
-                f"the model at {self._url} answers a known question otherwise than when it was tested, by {apart:.2f} "
-                "nats: another model is served there, or other weights; make the pair anew to test it"
+                f"the model at {self._source.url} answers a known question otherwise than when it was tested, by "
+                f"{apart:.2f} nats: another model is served there, or other weights; make the pair anew to test it"
             )
         self._right_at = began
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from itertools import islice
 
-import numpy as np
-
 from pa_middleware.engines.batching import MicroBatches
 from pa_middleware.engines.errors import EngineAnswerError
 from pa_middleware.engines.known_answer import KnownAnswer
@@ -56,10 +54,7 @@ class EngineModel:
             in_flight=max(1, steps_at_once // size),
             waiting=waiting,
         )
-        query, expected = known
-        self._known = KnownAnswer(
-            lambda: self._answer_to(query), expected, url=source.url, tolerance=tolerance, every=recheck
-        )
+        self._known = KnownAnswer(source, known, tolerance=tolerance, every=recheck)
         self.told_all = False
         """Whether in the latest step there was nothing to ask."""
 
@@ -95,7 +90,3 @@ class EngineModel:
             raise EngineAnswerError(f"{self.source.url}: {len(asked)} queries were asked and {len(found)} answered")
         answers = iter(found)
         return [list(islice(answers, len(queries))) for queries in steps]
-
-    async def _answer_to(self, query: Query) -> Floats:
-        [answer] = await self.source.log_probs([query])
-        return np.asarray(answer, dtype=np.float32)

@@ -28,7 +28,6 @@ from pa_middleware.scoring.exact import ExactIds
 from pa_middleware.scoring.fingerprint import template_hash, tokenizer_hash
 from pa_middleware.scoring.fitting import FittedStep, Overflow, fit
 from pa_middleware.scoring.forks import start_anew_after_fork
-from pa_middleware.scoring.reading import Query
 from pa_middleware.scoring.rendering import Renderer
 from pa_middleware.scoring.scorer import Step, StepScore, Tool
 from pa_middleware.scoring.token_texts import token_texts
@@ -220,18 +219,13 @@ class EnginePair:
                     f"{source.url} serves {now.identity!r}; when the pair was tested it was {before.identity!r}: "
                     "make the pair anew to test it"
                 )
-        await together(*map(self._verify, self._sources, self._known))
-        return await self._made(served)
-
-    async def _verify(self, source: LogProbSource, known: tuple[Query, Floats]) -> None:
-        query, expected = known
-
-        async def ask() -> Floats:
-            [answer] = await source.log_probs([query])
-            return answer
-
         tolerance: float = self._settings["tolerance"]
-        await KnownAnswer(ask, expected, url=source.url, tolerance=tolerance, every=0.0).verify()
+        questions = (
+            KnownAnswer(source, known, tolerance=tolerance, every=0.0)
+            for source, known in zip(self._sources, self._known, strict=True)
+        )
+        await together(*(question.verify() for question in questions))
+        return await self._made(served)
 
     async def _made(self, served: Sequence[Served]) -> tuple[EngineModel, EngineModel]:
         distinct = served[0].model != served[1].model

@@ -15,12 +15,10 @@ from live_engines.taxi import APART, episode_steps, furthest
 from pa_demos.taxi.agent import build_agent, first_messages, shown
 from pa_demos.taxi.environment import Taxi
 from pa_demos.taxi.episode import PAIR, RULES
-from pa_demos.taxi.on_vllm import POLICY, REFERENCE
+from pa_demos.taxi.on_vllm import POLICY, REFERENCE, driver_on
 from pa_demos.taxi.on_vllm import main as run_demo
 from pa_vllm import VLLM
-from pa_vllm.chat import ChatVLLM
 from pa_vllm.ways import WayName
-from pydantic import SecretStr
 
 from benchmarks.engine_serving import vllm
 from pa_middleware import Guard, ModelPair, Step, StepScore
@@ -155,16 +153,7 @@ class Short(Taxi):
 
 def _graph(pair: EnginePair, url: str, seed: int) -> Any:
     taxi = Short(seed)
-    # No seed of its own: a draw that is made again would be the same one.
-    driver = ChatVLLM(
-        model=REFERENCE,
-        base_url=f"{url}/v1",
-        api_key=SecretStr("none"),
-        temperature=1.0,
-        max_completion_tokens=24,
-        max_retries=0,
-    )
-    builder = build_agent(driver, taxi)
+    builder = build_agent(driver_on(url), taxi)
     Guard(pair, RULES["guarded"], tools=taxi.tools(), history=shown).install(builder)
     return builder.compile()
 

@@ -25,21 +25,29 @@ POLICY, REFERENCE = "policy", "reference"
 """Names that the models are served by."""
 
 
-async def delivered(reference: str, seeds: Sequence[int], pair: EnginePair | None = None) -> int:
-    """How many episodes deliver their passenger.
+def driver_on(reference: str) -> ChatVLLM:
+    """The agent's model, on the reference's server.
 
-    Args:
-        reference: URL of the server that the driver writes on.
-        seeds: of the episodes' worlds. The driver's draws have none: vLLM makes the same draw again for the same seed.
-        pair: scores what the driver proposes; None: nobody does.
+    Its draws have no seed: vLLM makes the same draw again for the same one.
     """
-    driver = ChatVLLM(
+    return ChatVLLM(
         model=REFERENCE,
         base_url=f"{reference}/v1",
         api_key=SecretStr("none"),
         temperature=1.0,
         max_completion_tokens=24,
     )
+
+
+async def delivered(reference: str, seeds: Sequence[int], pair: EnginePair | None = None) -> int:
+    """How many episodes deliver their passenger.
+
+    Args:
+        reference: URL of the server that the driver writes on.
+        seeds: of the episodes' worlds; the driver's draws have none.
+        pair: scores what the driver proposes; None: nobody does.
+    """
+    driver = driver_on(reference)
 
     async def episode(seed: int) -> bool:
         taxi = Taxi(seed)
