@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -21,7 +20,6 @@ class KnownAnswer:
         known: the question, and the log-probs [T] that the engine answered when it was tested.
         tolerance: nats by which a token's log-prob may differ.
         every: seconds for which an answer that was right vouches for the model; 0 asks beside every step.
-        clock: seconds.
     """
 
     def __init__(
@@ -31,12 +29,11 @@ class KnownAnswer:
         *,
         tolerance: float,
         every: float,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._query, self._expected = known
-        self._tolerance, self._every, self._clock = tolerance, every, clock
-        self._right_at = clock()
+        self._tolerance, self._every = tolerance, every
+        self._right_at = time.monotonic()
         self._asking: asyncio.Task[None] | None = None
 
     async def verify(self) -> None:
@@ -47,14 +44,14 @@ class KnownAnswer:
         """
         if not self._every:
             await self._verify()
-        elif self._clock() - self._right_at >= self._every:
+        elif time.monotonic() - self._right_at >= self._every:
             if self._asking is None:
                 self._asking = asyncio.ensure_future(self._verify())
                 self._asking.add_done_callback(self._asked)
             await asyncio.shield(self._asking)  # others wait for it as well
 
     async def _verify(self) -> None:
-        began = self._clock()
+        began = time.monotonic()
         [answer] = await self._source.log_probs([self._query])
         apart = float(np.abs(np.asarray(answer, dtype=np.float32) - self._expected).max())
         if not apart <= self._tolerance:
