@@ -51,13 +51,15 @@ def replay(
         int | None,
         typer.Option(
             min=1,
-            help="Suspects to replay at most, until a run succeeds; by default 3, or 1 if the app cannot tell.",
+            help="Suspects to replay at most, until a run succeeds; by default 3 if the run failed, else 1.",
             show_default=False,
         ),
     ] = None,
     confirm: Annotated[
         int,
-        typer.Option(min=0, help="Runs more from the step that flipped the run, and as many with its old action."),
+        typer.Option(
+            min=0, help="Once a run succeeds: so many more from its step on, and as many with the old action."
+        ),
     ] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file as well.")] = None,
 ) -> None:

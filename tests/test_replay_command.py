@@ -28,12 +28,12 @@ _app.command()(replay)
 
 
 def _follows(path: Path) -> Sequence[float | None]:
-    """By itself the agent does 1, -5 and 2; at the second step it could also do 4, and then 3."""
+    """By itself the agent does 1, -5 and 2; at the second step it could also do 4, and then 3 or 3.5."""
     if len(path) >= 3:
         return [None]
     if len(path) == 1:
         return [-5.0, 4.0, -5.0]
-    return [3.0] if 4.0 in path else [(1.0, -5.0, 2.0)[len(path)]]
+    return [3.0, 3.5] if 4.0 in path else [(1.0, -5.0, 2.0)[len(path)]]
 
 
 def _replayable(**given: Any) -> Replayable:
@@ -89,10 +89,11 @@ def test_a_flip_is_confirmed_by_so_many_runs_more(module: Any, tmp_path: File) -
     file = tmp_path / "r.json"
     result = _run("run", "--draws", 3, "--confirm", 3, "--json", file)
     assert result.exit_code == 0, result.output
-    assert "of 3 more runs each, 3 succeed with the new action, 0 with the old one." in words_of(result)
-    assert "Evidence that step 1 was decisive (p = 0.05)." in words_of(result)
-    told = json.loads(file.read_text(encoding="utf-8"))["confirmation"]
-    assert (told["step"], told["gain"], told["p_value"]) == (1, 1.0, 0.05)
+    assert "New action: 3 of 3 more runs succeed; old one: 0 of 3 (p = 0.05)." in words_of(result)
+    assert "Evidence that step 1 was decisive" in words_of(result)
+    whole = json.loads(file.read_text(encoding="utf-8"))
+    [told] = [attempt["confirmation"] for attempt in whole["attempts"]]
+    assert (whole["confirmed_at"], told["gain"], told["p_value"], told["alike"]) == (1, 1.0, 0.05, False)
     assert [each["thread"] for each in told["as_it_was"]][:2] == ["run/replay-1/as-it-was", "run/replay-1/as-it-was.1"]
     module.app = _replayable(succeeded=None)
     _refused(_run("run", "--confirm", 3), "confirm=3 has no effect")
@@ -117,7 +118,8 @@ def test_the_step_can_be_given_and_outcomes_be_unknown(module: Any) -> None:
     words = words_of(result)
     assert "Suspects" not in words
     assert "Step 2 drawn again, the same action: ended after 4 steps" in words
-    assert "nobody can say" in words
+    assert "nothing was changed" in words
+    assert "nobody can say" in words_of(_run("run", "--from", 1, "--draws", 1))
 
 
 def test_the_first_step_below_its_threshold_is_replayed_by_that_rule(module: Any, tmp_path: File) -> None:

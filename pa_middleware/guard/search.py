@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from langchain_core.runnables import RunnableConfig
+
 from pa_middleware.guard.core import GuardCore
 from pa_middleware.guard.errors import GuardError
 from pa_middleware.guard.hand import Hand
@@ -88,30 +90,38 @@ class Taking:
         return Verdict("pass", "searched", self.number)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Resuming:
-    """Go by the rules, in a run that is a fork whose trace begins here."""
+    """Go by the rules, in a run that is a fork whose trace begins with the next of its own steps."""
 
-    resumed: bool = False
+    thread: str
+    steps: int
+    """That it has taken so far."""
+
+    def begins(self, steps: int, config: RunnableConfig) -> bool:
+        """Whether a step that comes after so many others is that one, and not one of an agent within the run."""
+        configurable = config.get("configurable", {})
+        nested = "|" in configurable.get("checkpoint_ns", "")
+        return not nested and (configurable.get("thread_id"), steps) == (self.thread, self.steps)
 
 
-Search = Expanding | Taking | Resuming
+Asked = Expanding | Taking | Resuming
 
-_current: ContextVar[Search | None] = ContextVar("pa_middleware_search", default=None)
+_current: ContextVar[Asked | None] = ContextVar("pa_middleware_search", default=None)
 
 
-def search() -> Search | None:
+def search() -> Asked | None:
     """What the guarded step that begins here is to do; None to go by the rules."""
     current = _current.get()
     match current:
-        case Expanding(found=None) | Taking(record=None) | Resuming(resumed=False):
+        case Expanding(found=None) | Taking(record=None) | Resuming():
             return current
         case _:
             return None
 
 
 @contextmanager
-def searching(step: Search | None) -> Iterator[None]:
+def searching(step: Asked | None) -> Iterator[None]:
     """Let this be what the next guarded step of a graph run in this block does; None: as its rules say."""
     token = _current.set(step)
     try:

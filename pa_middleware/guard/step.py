@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp, ParentCommand
 
 from pa_middleware.guard import place
@@ -35,10 +36,10 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         GuardError: a draw holds no single action, or the graph cannot keep what the rules promise.
         Exception: whatever drawing itself raises, interrupts of the graph included.
     """
-    asked, forked = _asked()
     config = place.current_config()
     core.check(config)
     taken = steps_of(turn.records)
+    asked, forked = _asked(len(taken), config)
     anchors = (record["anchor"] for record in reversed(turn.records) if record.get("anchor"))
     anchor = None if forked else next(anchors, None)
     with (
@@ -74,14 +75,13 @@ async def take_step(core: GuardCore, turn: Turn, way: Way) -> Any:
         return answer
 
 
-def _asked() -> tuple[Expanding | Taking | None, bool]:
-    """What a search wants of this step, if anything, and whether a trace begins with it."""
+def _asked(steps: int, config: RunnableConfig) -> tuple[Expanding | Taking | None, bool]:
+    """What a search wants of the step that comes after so many, if anything, and whether a trace begins with it."""
     match asked := search():
         case None:
             return None, False
         case Resuming():
-            asked.resumed = True
-            return None, True
+            return None, asked.begins(steps, config)
         case _:
             return asked, asked.forked
 

@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from pa_middleware.guard.way import run_immediately
 from pa_middleware.scoring.advantage import StepAggregation, run_score
 from pa_middleware.selection.cost import Cost, count_checkpoints
-from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph
+from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, check_unpaused
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import ForkEnvironment, check_world
 from pa_middleware.selection.levels import Plan, Search
@@ -139,8 +139,4 @@ def _check(driver: Driver, plan: Plan) -> None:
     nodes = sorted(name for name in driver.graph.nodes if not name.startswith("__"))
     if plan.agent not in nodes:
         raise SelectionError(f"agent={plan.agent!r} is no node of this graph; its nodes: {nodes}")
-    if driver.graph.interrupt_before_nodes or driver.graph.interrupt_after_nodes:
-        raise SelectionError(
-            "the graph pauses by itself, and in a search nobody lets it go on; compile it without interrupt_before and "
-            "interrupt_after"
-        )
+    check_unpaused(driver.graph)

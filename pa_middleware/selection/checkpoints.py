@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 from langgraph.types import StateSnapshot
@@ -28,11 +30,19 @@ def before(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:
 def after(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:
     """The first checkpoint after a step, on the same way: the action is chosen, and has not run.
 
+    If somebody wrote into the state before it ran (`update_state`), the checkpoint is the last one of that.
+
     Raises:
         SelectionError: there is none.
     """
-    later = [one for one in _way(history) if _steps(one) > step]
-    return _found(later[-1] if later else None, step, step + 1, "after")
+    later = [one for one in _way(history) if _steps(one) > step][::-1]
+    written = (one for one in takewhile(_is_written, later[1:]) if _steps(one) == step + 1)
+    at = deque(written, maxlen=1) or later[:1]
+    return _found(at[0] if at else None, step, step + 1, "after")
+
+
+def _is_written(snapshot: StateSnapshot) -> bool:
+    return (snapshot.metadata or {}).get("source") == "update"
 
 
 def _way(history: Sequence[StateSnapshot]) -> Iterator[StateSnapshot]:

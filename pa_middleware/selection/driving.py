@@ -121,6 +121,19 @@ def check_graph(graph: object, *, forks: bool) -> None:
         _refuse_unkept(graph)
 
 
+def check_unpaused(graph: Graph) -> None:
+    """See to it that a graph does not pause by itself.
+
+    Raises:
+        SelectionError: it is compiled with breakpoints.
+    """
+    if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+        raise SelectionError(
+            "the graph pauses by itself, and in a search nobody lets it go on; compile it without interrupt_before and "
+            "interrupt_after"
+        )
+
+
 def check_count(name: str, value: object, *, least: int = 1) -> None:
     """See to it that a setting is a whole number from `least` on.
 

@@ -25,6 +25,9 @@ class Fork:
     calls of these steps ran (a guard may have blocked some) is in `messages`."""
     messages: Sequence[BaseMessage] = ()
     """The conversation at that point; a world that can be rebuilt is rebuilt from its calls."""
+    luck: int | None = None
+    """Which of several runs, from 0, that are to tell a step from luck: its world needs chance of its own, for instance
+    from this number as a seed. None: the world goes on as the source's did, chance too if it can be held."""
 
 
 ForkEnvironment = Callable[[Fork], Awaitable[None] | None]

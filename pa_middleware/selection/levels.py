@@ -104,9 +104,9 @@ class Search:
         if child.number == found.verdict.selected:
             return Branch(branch.thread, child.scores, branch.actions + 1, doubtful=child.doubtful)
         thread = await self._new_thread()
-        await self._driver.copy(branch.before.config, thread)
         messages = branch.before.values.get(self._driver.messages_key, ())
         await self._driver.fork(Fork(thread, branch.thread, branch.actions, messages))
+        await self._driver.copy(branch.before.config, thread)
         self.cost.forks += 1
         taking = Taking(found, child.number)
         with searching(taking):

@@ -11,20 +11,23 @@ said to another agent.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 from langchain_core.runnables import RunnableConfig
 
 from pa_middleware.debugging.attribution import AttributionError, Rule, Suspect, attribute
 from pa_middleware.guard.way import run_immediately
-from pa_middleware.selection.again import Again, Plan
+from pa_middleware.selection.again import Again
 from pa_middleware.selection.decisive import suspects_to_replay
-from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, in_thread
+from pa_middleware.selection.driving import Driver, Graph, check_count, check_graph, check_unpaused, in_thread
 from pa_middleware.selection.errors import SelectionError
 from pa_middleware.selection.fork import ForkEnvironment, check_world
-from pa_middleware.selection.replay_result import Attempt, Replay, Succeeded
+from pa_middleware.selection.replay_result import LEAST, Attempt, Replay, Succeeded
 from pa_middleware.selection.threads import Threads
 from pa_middleware.selection.trajectory import Trajectory, trajectory
 
@@ -59,24 +62,27 @@ def replay(
             policy takes less than 1/e as often as the reference, the earlier first; then the others, the lowest first.
             Beta is read off the records; where they do not tell it, it counts as 1.
         threshold: for the rule `first_below`.
-        tries: most suspects to replay, one run each, the most suspect first, until one succeeds. None: three, or one
-            where nothing tells whether it did.
+        tries: most suspects to draw again, the most suspect first, until a run succeeds. Where the best draw is the old
+            action, nothing is run on. None: three if the run failed, else one.
         draws: candidates for that step, of which the best is taken. All later steps go by the guard's rules, as they
             did.
-        confirm: once an attempt flips the run, run on from its step so many times more with the new action, and as
-            many times with the old one.
+        confirm: for an attempt that flips the run, run on from its step so many times more with the new action, and as
+            many times with the old one, 3 or more; if the difference may be chance, the next suspect has its turn.
         config: of the replayed run, in all but its thread.
         context: of the replayed run, for a graph that has a `context_schema`.
         messages_key: the state key of the conversation.
         fork_environment: makes a world as it was before the step; see `Fork`.
         side_effect_free: say that the tools change nothing, in place of `fork_environment`.
-        succeeded: tells whether a run did what it was to do; called for each.
+        succeeded: tells whether a run did what it was to do; called for each. One that replays a run of several turns
+            ends with the turn of its step.
 
     Raises:
-        SelectionError: no world, no checkpointer, no such run or step, a run that is not finished or holds no scores.
+        SelectionError: no world, no checkpointer, no such run or step, a run that is not finished or holds no scores, a
+            graph that pauses by itself.
+        Exception: whatever a node or tool raises in an attempt; in a run that confirms it is on record.
     """
     driver = Driver(graph, fork_environment, waits=True, context=context, messages_key=messages_key)
-    plan = Plan(thread_id, step, rule, threshold, tries, draws, confirm, config, side_effect_free, succeeded)
+    plan = _Plan(thread_id, step, rule, threshold, tries, draws, confirm, config, side_effect_free, succeeded)
     return run_immediately(_replay(driver, plan))
 
 
@@ -99,43 +105,75 @@ async def areplay(
 ) -> Replay:
     """As `replay`, in an event loop."""
     driver = Driver(graph, fork_environment, waits=False, context=context, messages_key=messages_key)
-    plan = Plan(thread_id, step, rule, threshold, tries, draws, confirm, config, side_effect_free, succeeded)
+    plan = _Plan(thread_id, step, rule, threshold, tries, draws, confirm, config, side_effect_free, succeeded)
     return await _replay(driver, plan)
 
 
-async def _replay(driver: Driver, plan: Plan) -> Replay:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    thread: str
+    step: int | Literal["decisive"]
+    rule: Rule | None
+    threshold: float | None
+    tries: int | None
+    draws: int
+    confirm: int
+    config: RunnableConfig | None
+    side_effect_free: bool
+    succeeded: Succeeded | None
+
+    def outcome(self, run: Trajectory) -> bool | None:
+        """Whether a run succeeded; of one that waits nobody can say."""
+        if self.succeeded is None or not run.finished:
+            return None
+        told: Any = self.succeeded(run)
+        if told is None:
+            return None
+        if isinstance(told, (np.bool_, Real)) and told in (0, 1):
+            return bool(told)
+        if inspect.iscoroutine(told):
+            told.close()
+        raise SelectionError(f"succeeded answers {told!r:.100}; allowed: True, False, or None where it cannot say")
+
+
+async def _replay(driver: Driver, plan: _Plan) -> Replay:
     check_graph(driver.graph, forks=True)
+    check_unpaused(driver.graph)
     check_world(driver.fork_environment, side_effect_free=plan.side_effect_free)
-    tries = _tries(plan)
+    _check(plan)
     original = await _finished(driver, plan.thread)
     steps, suspects = _which(plan, original)
-    history = await driver.history(plan.thread)
+    succeeded = plan.outcome(original)
+    tries = plan.tries or (TRIES if succeeded is False else 1)
     attempts: list[Attempt] = []
     with Threads(driver) as threads:
-        again = Again(driver, plan, threads, original, history)
+        again = Again(driver, threads, original, await driver.history(plan.thread), plan.config, plan.outcome)
         for step in steps[:tries]:
-            attempts.append(await again.attempt(step))
-            if attempts[-1].succeeded and attempts[-1].changed:
+            attempt = await again.attempt(step, plan.draws, must_change=bool(suspects))
+            won = attempt.changed and attempt.succeeded
+            if won and plan.confirm and succeeded is False:
+                confirmation = await again.confirmation(attempt, plan.confirm)
+                attempt, won = replace(attempt, confirmation=confirmation), confirmation.confirmed
+            attempts.append(attempt)
+            if won:
                 break
-        found = Replay(original, plan.outcome(original), suspects, tuple(attempts))
-        if not plan.confirm or not found.flipped:
-            return found
-        return replace(found, confirmation=await again.confirmation(attempts[-1]))
+    return Replay(original, succeeded, suspects, tuple(attempts))
 
 
-def _tries(plan: Plan) -> int:
-    """Most suspects to replay."""
+def _check(plan: _Plan) -> None:
+    """See to it that the numbers can be used."""
     check_count("draws", plan.draws)
-    if plan.confirm != 0:
-        check_count("confirm", plan.confirm)
-        if plan.succeeded is None:
-            raise SelectionError(
-                f"confirm={plan.confirm!r} has no effect: nothing tells whether a run succeeded; give succeeded=..."
-            )
-    if plan.tries is None:
-        return TRIES if plan.succeeded is not None else 1
-    check_count("tries", plan.tries)
-    return plan.tries
+    if plan.tries is not None:
+        check_count("tries", plan.tries)
+    if type(plan.confirm) is not int or (plan.confirm != 0 and plan.confirm < LEAST):
+        raise SelectionError(
+            f"confirm is {plan.confirm!r}; allowed: 0, or a whole number from {LEAST} on: of fewer runs each way even "
+            "the clearest difference may be chance"
+        )
+    if plan.confirm and plan.succeeded is None:
+        raise SelectionError(
+            f"confirm={plan.confirm!r} has no effect: nothing tells whether a run succeeded; give succeeded=..."
+        )
 
 
 async def _finished(driver: Driver, thread: str) -> Trajectory:
@@ -150,7 +188,7 @@ async def _finished(driver: Driver, thread: str) -> Trajectory:
     return run
 
 
-def _which(plan: Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, ...]]:
+def _which(plan: _Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, ...]]:
     """The steps to draw again, in turn, and why."""
     if plan.step == "decisive":
         try:
@@ -168,7 +206,7 @@ def _which(plan: Plan, run: Trajectory) -> tuple[Sequence[int], tuple[Suspect, .
     return [plan.step], ()
 
 
-def _suspects(plan: Plan, run: Trajectory) -> tuple[Suspect, ...]:
+def _suspects(plan: _Plan, run: Trajectory) -> tuple[Suspect, ...]:
     if plan.rule is not None:
         return attribute(run.scores, plan.rule, threshold=plan.threshold)
     if plan.threshold is not None:

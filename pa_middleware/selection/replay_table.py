@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pa_middleware.guard.record import Record
-from pa_middleware.selection.replay_result import Attempt, Confirmation, Replay
+from pa_middleware.selection.replay_result import Attempt, Confirmation, Ending, Replay
 from pa_middleware.selection.trajectory import Trajectory
 from pa_middleware.tracing.visible import visible
 
@@ -27,8 +27,6 @@ _LONGEST = 160
 """Characters of an untrusted text that are shown at most; a row of a table cuts it further, to its width."""
 _SUSPECTS = 5
 """Suspects that are shown at most."""
-_RARE = 0.05
-"""A difference is called confirmed if chance alone makes one as large in at most this share of cases."""
 
 
 def render(replay: Replay) -> RenderableType:
@@ -55,24 +53,23 @@ def as_dict(replay: Replay) -> dict[str, Any]:
                 "candidates": attempt.choice["candidates"],
                 "spent": _spent(attempt.run, attempt.step),
                 **_run(attempt.run, attempt.succeeded),
+                "confirmation": None if attempt.confirmation is None else _endings(attempt.confirmation),
             }
             for attempt in replay.attempts
         ],
         "flipped": replay.flipped,
         "flipped_at": replay.flipped_at,
-        "confirmation": _ends(replay.confirmation),
+        "confirmed_at": replay.confirmed_at,
     }
 
 
-def _ends(confirmation: Confirmation | None) -> dict[str, Any] | None:
-    if confirmation is None:
-        return None
+def _endings(confirmation: Confirmation) -> dict[str, Any]:
     ways = {"otherwise": confirmation.otherwise, "as_it_was": confirmation.as_it_was}
-    ends = {
-        way: [{"thread": each.run.thread, "succeeded": each.succeeded} for each in endings]
+    told = {
+        way: [{"error": each.error, **_run(each.run, each.succeeded)} for each in endings]
         for way, endings in ways.items()
     }
-    return {"step": confirmation.step, **ends, "gain": confirmation.gain, "p_value": confirmation.p_value}
+    return {**told, "gain": confirmation.gain, "p_value": confirmation.p_value, "alike": confirmation.alike}
 
 
 def _run(run: Trajectory, succeeded: bool | None) -> dict[str, Any]:
@@ -161,52 +158,65 @@ def _side_by_side(replay: Replay, attempt: Attempt) -> Table:
 
 
 def _verdict(replay: Replay) -> Text:
-    lines = []
-    for attempt in replay.attempts:
-        where = f"thread {_cut(attempt.run.thread)}"
-        steps = _count(attempt.run.length, "step")
-        how = "taken otherwise" if attempt.changed else "drawn again, the same action"
-        lines.append(f"Step {attempt.step} {how}: {_outcome(attempt.succeeded)} after {steps}, {where}.")
-        lines.append(f"The replay took {_cost(attempt.run, attempt.step)}.")
-    if replay.flipped:
-        lines += _flipped(replay)
-    elif replay.succeeded:
-        lines.append("The original did not fail, so that there was nothing to flip.")
-    elif replay.flipped is None:
-        lines.append("Whether that is better nobody can say: no `succeeded` tells of both runs.")
-    elif not any(attempt.changed for attempt in replay.attempts):
+    lines = [line for attempt in replay.attempts for line in _ended(attempt)]
+    changed = [attempt for attempt in replay.attempts if attempt.changed]
+    if replay.confirmed_at is not None:
         lines.append(
-            "The best draw was what the original did, so that nothing was changed; more draws may find better."
+            f"Evidence that step {replay.confirmed_at} was decisive: taken otherwise, the failed run succeeds."
         )
-    else:
-        lines.append("The failed run failed again: no evidence that what was changed was decisive.")
-    return Text("\n".join(lines))
-
-
-def _flipped(replay: Replay) -> list[str]:
-    """What it means that the run was flipped."""
-    step, confirmation = replay.flipped_at, replay.confirmation
-    if confirmation is None:
-        return [
-            f"Evidence that step {step} was decisive: taken otherwise, the failed run succeeds.",
+    elif replay.flipped and any(attempt.confirmation for attempt in changed):
+        lines.append("The failed run succeeds, and that may be luck: no evidence that what was changed was decisive.")
+    elif replay.flipped:
+        lines += [
+            f"Evidence that step {replay.flipped_at} was decisive: taken otherwise, the failed run succeeds.",
             "All later steps were drawn anew as well, so that one run is no proof;",
             "`confirm` runs on more often, with the new action and with the old one.",
         ]
-    first = f"Taken otherwise at step {step}, the failed run succeeds. To tell that from luck:"
-    count, chance = len(confirmation.otherwise), confirmation.p_value
-    if chance is None:
-        return [
-            first,
-            f"of {_count(count, 'more run')} each, with the new action and the old one, some nobody can tell.",
-        ]
-    new, old = (
-        sum(bool(each.succeeded) for each in endings) for endings in (confirmation.otherwise, confirmation.as_it_was)
-    )
-    return [
-        first,
-        f"of {_count(count, 'more run')} each, {new} succeed with the new action, {old} with the old one.",
-        f"{'Evidence' if chance <= _RARE else 'No evidence'} that step {step} was decisive (p = {chance:.2g}).",
-    ]
+    elif replay.succeeded:
+        lines.append("The original did not fail, so that there was nothing to flip.")
+    elif not changed:
+        lines.append(
+            "The best draw was what the original did, so that nothing was changed; more draws may find better."
+        )
+    elif replay.flipped is False:
+        lines.append("The failed run failed again: no evidence that what was changed was decisive.")
+    elif replay.succeeded is False and not all(attempt.run.finished for attempt in changed):
+        lines.append("Whether that is better nobody can say: a replayed run waits, for a human or at a breakpoint.")
+    else:
+        lines.append("Whether that is better nobody can say: no `succeeded` tells of both runs.")
+    return Text("\n".join(lines))
+
+
+def _ended(attempt: Attempt) -> list[str]:
+    """How an attempt ended, and the runs that were to confirm it."""
+    where = f"thread {_cut(attempt.run.thread)}"
+    cost = f"The replay took {_cost(attempt.run, attempt.step)}."
+    if not attempt.changed and not attempt.run.finished:
+        return [f"Step {attempt.step} drawn again, the same action: not run on, {where}.", cost]
+    how = "taken otherwise" if attempt.changed else "drawn again, the same action"
+    steps = _count(attempt.run.length, "step")
+    first = f"Step {attempt.step} {how}: {_outcome(attempt.succeeded)} after {steps}, {where}."
+    return [first, cost] if attempt.confirmation is None else [first, cost, *_confirmed(attempt.confirmation)]
+
+
+def _confirmed(confirmation: Confirmation) -> list[str]:
+    chance = confirmation.p_value
+    new, old = (_share(way) for way in (confirmation.otherwise, confirmation.as_it_was))
+    lines = [f"New action: {new} more runs succeed; old one: {old}{_by_chance(chance)}."]
+    if chance is not None and confirmation.alike:
+        lines.append("All runs of an action went alike, as if nothing was drawn anew: they may be one run.")
+    errors = [each.error for each in (*confirmation.otherwise, *confirmation.as_it_was) if each.error is not None]
+    return lines + [f"{_count(len(errors), 'run')} raised, the first {_cut(error)}" for error in errors[:1]]
+
+
+def _share(endings: Sequence[Ending]) -> str:
+    unknown = sum(each.succeeded is None for each in endings)
+    told = f"{sum(bool(each.succeeded) for each in endings)} of {len(endings)}"
+    return f"{told} ({unknown} unknown)" if unknown else told
+
+
+def _by_chance(p_value: float | None) -> str:
+    return "" if p_value is None else f" (p = {p_value:.2g})"
 
 
 def _told(run: Trajectory, succeeded: bool | None) -> str:

@@ -193,6 +193,21 @@ def test_fresh_rain_can_be_asked_for() -> None:
     assert len({worlds.of(str(target)).state for target in range(10)}) > 1
 
 
+def test_a_fork_that_asks_for_luck_of_its_own_sees_rain_of_that_number() -> None:
+    worlds = TaxiWorlds(3)
+    for action in ROUTE:
+        worlds.of("a").act(action)
+    ends: dict[str, tuple[int, int, bool]] = {}
+    for name, luck in (*((str(luck), luck) for luck in range(10)), ("0 again", 0)):
+        worlds.fork(Fork(name, "a", 6, luck=luck))
+        assert _course(worlds.of(name)) == _course(_driven(3, ROUTE[:6]))
+        for action in ROUTE[6:]:
+            worlds.of(name).act(action)
+        ends[name] = _course(worlds.of(name))
+    assert len(set(ends.values())) > 1
+    assert ends["0 again"] == ends["0"]
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 9, HORIZON - 1])
 def test_a_world_of_another_process_is_driven_again_by_the_conversation(steps: int) -> None:
     here, there = TaxiWorlds(SEEDS.__getitem__), TaxiWorlds(SEEDS.__getitem__)

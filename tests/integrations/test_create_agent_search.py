@@ -96,7 +96,8 @@ def test_replay_draws_the_decisive_step_again(how: How) -> None:
         graph,
         "run",
         draws=2,
-        confirm=1,
+        tries=1,
+        confirm=3,
         fork_environment=worlds.fork,
         succeeded=lambda ended: 4 in taken(ended.messages),
     )
@@ -104,7 +105,7 @@ def test_replay_draws_the_decisive_step_again(how: How) -> None:
     assert (attempt.step, taken(found.original.messages)) == (1, (1, -3, 1))
     assert taken(attempt.run.messages) == (1, 4, 1)
     assert worlds.done[attempt.run.thread] == [1, 4, 1]
-    assert found.confirmation is not None
-    ended = [one.run for one in (*found.confirmation.otherwise, *found.confirmation.as_it_was)]
-    assert [worlds.done[one.thread] for one in ended] == [[1, 4, 1], [1, -3, 1]]
+    assert attempt.confirmation is not None
+    ended = [one.run for one in (*attempt.confirmation.otherwise, *attempt.confirmation.as_it_was)]
+    assert [worlds.done[one.thread] for one in ended] == [[1, 4, 1]] * 3 + [[1, -3, 1]] * 3
     assert all(one.finished for one in ended)

@@ -6,11 +6,11 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path as File
 from typing import Any, get_args
 
 import aiosqlite
+import numpy as np
 import pytest
 from guard.agents import ByArgument, Failing, enforced, say
 from langchain_core.messages import RemoveMessage
@@ -19,13 +19,12 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
+from selection.replays import PLAN, follows, ran, replayed, succeeded
 from selection.worlds import GO, How, Path, agent, run, taken, thread
 
 from pa_middleware import Guard, GuardState, Rules, record
 from pa_middleware.selection import (
     Attempt,
-    Confirmation,
-    Ending,
     Replay,
     SelectionError,
     Trajectory,
@@ -39,8 +38,6 @@ from pa_middleware.selection import (
 from pa_middleware.tracing import read
 
 hows = pytest.mark.parametrize("how", get_args(How))
-PLAN = (1.0, -5.0, 2.0)
-"""What the agent does by itself; at the second step it could also do 4, and then goes on with 3."""
 
 
 @dataclass
@@ -48,42 +45,12 @@ class Who:
     name: str
 
 
-def _follows(path: Path) -> Sequence[float | None]:
-    if len(path) >= 3:
-        return [None]
-    if len(path) == 1:
-        return [-5.0, 4.0, -5.0]
-    return [3.0] if 4.0 in path else [PLAN[len(path)], PLAN[len(path)], 0.5]
-
-
-def _succeeded(run: Trajectory) -> bool:
-    return 4.0 in taken(run.messages)
-
-
-def _ran(how: How, **settings: Any) -> tuple[Any, Any, Any]:
-    """An agent, its worlds and its model, after its run."""
-    graph, worlds, model = agent(_follows, Rules(mode="shadow"), how=how, **settings)
-    config = thread("run")
-    if how == "sync":
-        graph.invoke(GO, config, durability="sync")
-    else:
-        asyncio.run(graph.ainvoke(GO, config, durability="sync"))
-    return graph, worlds, model
-
-
-def _replay(how: How, graph: Any, worlds: Any, **given: Any) -> Replay:
-    fork = worlds.fork if how == "sync" else worlds.afork
-    settings = {"fork_environment": fork, "succeeded": _succeeded, "draws": 3, **given}
-    found: Replay = run(how, replay, areplay, graph, "run", **settings)
-    return found
-
-
 @hows
 def test_the_run_is_forked_before_its_decisive_step_and_runs_on_from_the_best_of_several_draws(how: How) -> None:
-    graph, worlds, model = _ran(how)
+    graph, worlds, model = ran(how)
     before = [one.config for one in graph.get_state_history(thread("run"))]
     drawn = model.calls
-    found = _replay(how, graph, worlds)
+    found = replayed(how, graph, worlds)
     [attempt] = found.attempts
     assert (attempt.step, [suspect.step for suspect in found.suspects]) == (1, [1, 3, 0, 2])
     assert found.suspects[0].value == -1.0  # below minus one nat all count alike
@@ -100,8 +67,8 @@ def test_the_run_is_forked_before_its_decisive_step_and_runs_on_from_the_best_of
 
 
 def test_only_the_step_asked_for_is_drawn_again() -> None:
-    graph, worlds, _ = _ran("sync")
-    found = _replay("sync", graph, worlds, step=2)
+    graph, worlds, _ = ran("sync")
+    found = replayed("sync", graph, worlds, step=2)
     [attempt] = found.attempts
     assert found.suspects == ()
     assert taken(attempt.run.messages) == (1.0, -5.0, 2.0)
@@ -111,10 +78,10 @@ def test_only_the_step_asked_for_is_drawn_again() -> None:
 
 @hows
 def test_suspects_are_tried_in_turn_until_one_flips_the_run(how: How) -> None:
-    graph, worlds, _ = _ran(how)
-    found = _replay(how, graph, worlds, rule="sharpest_fall", tries=4)
+    graph, worlds, _ = ran(how)
+    found = replayed(how, graph, worlds, rule="sharpest_fall", tries=4)
     assert [attempt.step for attempt in found.attempts] == [1]
-    found = _replay(how, graph, worlds, rule="lowest_sum", tries=4)
+    found = replayed(how, graph, worlds, rule="lowest_sum", tries=4)
     steps = [attempt.step for attempt in found.attempts]
     assert steps[-1] == 1
     assert [attempt.succeeded for attempt in found.attempts] == [False] * (len(steps) - 1) + [True]
@@ -125,18 +92,21 @@ def test_of_several_bad_steps_the_earliest_is_replayed_first_and_another_rule_ca
     graph, worlds, _ = agent(lambda path: [(0.5, -1.5, -0.5, -5.0)[len(path)]] if len(path) < 4 else [None])
     graph.invoke(GO, thread("run"), durability="sync")
     tried = {
-        rule: [attempt.step for attempt in _replay("sync", graph, worlds, rule=rule, tries=3).attempts]
+        rule: [attempt.step for attempt in replayed("sync", graph, worlds, rule=rule, tries=3).attempts]
         for rule in (None, "lowest")
     }
     assert tried == {None: [1, 3, 2], "lowest": [3, 1, 2]}
 
 
-@pytest.mark.parametrize(("succeeded", "steps"), [(lambda run: False, [1, 3, 0]), (None, [1])])
-def test_three_suspects_are_tried_by_default_and_one_where_nothing_tells_the_outcome(
+@pytest.mark.parametrize(
+    ("succeeded", "steps"),
+    [(lambda run: False, [1, 3, 0]), (lambda run: True, [1]), (lambda run: None, [1]), (None, [1])],
+)
+def test_of_a_failed_run_three_suspects_are_tried_by_default_and_of_any_other_one(
     succeeded: Any, steps: list[int]
 ) -> None:
-    graph, worlds, _ = _ran("sync")
-    found = _replay("sync", graph, worlds, succeeded=succeeded)
+    graph, worlds, _ = ran("sync")
+    found = replayed("sync", graph, worlds, succeeded=succeeded)
     assert [attempt.step for attempt in found.attempts] == steps
 
 
@@ -146,97 +116,71 @@ def _lucky(path: Path) -> Sequence[float | None]:
     return ways[len(path)]
 
 
-def test_a_success_after_the_same_action_again_flips_nothing_and_the_next_suspect_is_tried() -> None:
-    graph, worlds, _ = agent(_lucky, Rules(mode="shadow"))
+def _ran_luckily() -> tuple[Any, Any, Any]:
+    graph, worlds, model = agent(_lucky, Rules(mode="shadow"))
     graph.invoke(GO, thread("run"), durability="sync")
-    found = _replay("sync", graph, worlds, tries=1)
-    assert [(one.step, one.changed, one.succeeded) for one in found.attempts] == [(1, False, True)]
-    assert (found.flipped, found.flipped_at) == (False, None)
-    found = _replay("sync", graph, worlds, confirm=1)
-    assert [(one.step, one.changed) for one in found.attempts] == [(1, False), (2, True)]
-    assert (found.flipped, found.flipped_at) == (True, 2)
-
-
-@pytest.mark.parametrize("keeps", [True, False])
-def test_an_action_is_the_same_by_its_text_and_calls_or_by_its_calls_where_it_is_not_kept(keeps: bool) -> None:
-    graph, worlds, _ = agent(_lucky, Rules(mode="shadow"))
-    graph.invoke(GO, thread("run"), durability="sync")
-    if not keeps:
-        removed = [RemoveMessage(each.id) for each in graph.get_state(thread("run")).values["messages"][1:]]
-        graph.update_state(thread("run"), {"messages": removed}, as_node="agent")
-    changed = {step: _replay("sync", graph, worlds, step=step).attempts[0].changed for step in (0, 1, 2, 3)}
-    assert changed == {0: False, 1: False, 2: True, 3: not keeps}  # the last one is a text: not kept, not compared
+    return graph, worlds, model
 
 
 @hows
-def test_a_flip_is_confirmed_by_runs_on_from_the_new_action_and_from_the_old_one(how: How) -> None:
-    graph, worlds, model = _ran(how)
-    drawn, before = model.calls, [one.config for one in graph.get_state_history(thread("run"))]
-    found = _replay(how, graph, worlds, confirm=2)
-    assert found.confirmation is not None
-    assert found.confirmation.step == 1
-    told = {
-        name: [(one.run.thread, taken(one.run.messages), one.succeeded) for one in endings]
-        for name, endings in (("new", found.confirmation.otherwise), ("old", found.confirmation.as_it_was))
-    }
-    assert told == {
-        "new": [(f"run/replay-1/otherwise{end}", (1.0, 4.0, 3.0), True) for end in ("", ".1")],
-        "old": [(f"run/replay-1/as-it-was{end}", (1.0, -5.0, x), False) for end, x in (("", 2.0), (".1", 0.5))],
-    }
-    assert found.confirmation.gain == 1.0
-    assert found.confirmation.p_value == pytest.approx(1 / 6)
-    assert model.calls == drawn + (3 + 1 + 1) + 4 * 2  # the step itself is drawn once, all later ones anew
-    assert [one.config for one in graph.get_state_history(thread("run"))] == before
-    assert [(fork.source, fork.steps, taken(fork.messages)) for fork in worlds.forks] == [("run", 1, (1.0,))] * 5
-    assert worlds.done["run/replay-1/as-it-was"] == [1.0, -5.0, 2.0]
+def test_a_suspect_that_is_drawn_again_the_same_is_not_run_on(how: How) -> None:
+    graph, worlds, model = agent(_lucky, Rules(mode="shadow"), how=how)
+    if how == "sync":
+        graph.invoke(GO, thread("run"), durability="sync")
+    else:
+        asyncio.run(graph.ainvoke(GO, thread("run"), durability="sync"))
+    drawn = model.calls
+    found = replayed(how, graph, worlds, tries=2)
+    assert [(one.step, one.changed, one.succeeded) for one in found.attempts] == [(1, False, None), (2, True, True)]
+    assert (found.flipped, found.flipped_at) == (True, 2)
+    assert worlds.done["run/replay-1"] == [1.0]
+    assert model.calls == drawn + 3 + 3 + 1
 
 
-def test_a_step_that_ended_the_run_is_confirmed_by_that_end() -> None:
-    ways: list[list[float | None]] = [[1.0], [None, 4.0], [None]]
-    graph, worlds, _ = agent(lambda path: ways[len(path)], Rules(mode="shadow"))
-    graph.invoke(GO, thread("run"), durability="sync")
-    found = _replay("sync", graph, worlds, step=1, confirm=1)
-    assert found.confirmation is not None
-    [old], [new] = found.confirmation.as_it_was, found.confirmation.otherwise
-    assert (old.succeeded, new.succeeded) == (False, True)
-    assert [message.id for message in old.run.messages] == [message.id for message in found.original.messages]
+def test_a_success_after_the_same_action_again_flips_nothing() -> None:
+    graph, worlds, _ = _ran_luckily()
+    found = replayed("sync", graph, worlds, step=1)  # a step that was asked for is run on, whatever was drawn
+    assert [(one.step, one.changed, one.succeeded) for one in found.attempts] == [(1, False, True)]
+    assert (found.flipped, found.flipped_at) == (False, None)
 
 
-def test_what_was_not_flipped_is_not_confirmed() -> None:
-    graph, worlds, _ = _ran("sync")
-    assert _replay("sync", graph, worlds, step=2, confirm=2).confirmation is None
-    assert _replay("sync", graph, worlds, confirm=2, succeeded=lambda run: True).confirmation is None
+def test_an_action_is_the_same_by_its_text_and_calls_though_the_conversation_no_longer_keeps_it() -> None:
+    graph, worlds, _ = _ran_luckily()
+    removed = [RemoveMessage(each.id) for each in graph.get_state(thread("run")).values["messages"][1:]]
+    graph.update_state(thread("run"), {"messages": removed}, as_node="agent")
+    changed = {step: replayed("sync", graph, worlds, step=step).attempts[0].changed for step in (0, 1, 2)}
+    assert changed == {0: False, 1: False, 2: True}
 
 
-def _ends(*succeeded: bool | None) -> tuple[Ending, ...]:
-    return tuple(Ending(Trajectory("run", (), {}, True), each) for each in succeeded)
+@pytest.mark.parametrize("told", [np.bool_(False), 0, 0.0, np.float64(0)])
+def test_an_outcome_may_be_a_truth_value_of_any_kind(told: Any) -> None:
+    graph, worlds, _ = ran("sync")
+    found = replayed("sync", graph, worlds, succeeded=lambda run: told, tries=1)
+    assert (found.succeeded, found.attempts[0].succeeded, found.flipped) == (False, False, False)
 
 
-@pytest.mark.parametrize(("new", "old"), [(0, 0), (3, 1), (2, 2), (4, 3), (4, 0), (1, 3)])
-def test_the_p_value_is_the_share_of_all_ways_to_share_out_the_endings(new: int, old: int) -> None:
-    confirmation = Confirmation(
-        0, _ends(*[True] * new, *[False] * (4 - new)), _ends(*[True] * old, *[False] * (3 - old))
-    )
-    endings = [True] * (new + old) + [False] * (7 - new - old)
-    ways = [sum(endings[place] for place in chosen) for chosen in combinations(range(7), 4)]
-    assert confirmation.p_value == pytest.approx(sum(way >= new for way in ways) / len(ways))
-    assert confirmation.gain == pytest.approx(new / 4 - old / 3)
+async def _later(run: Trajectory) -> bool:
+    return True
 
 
-def test_of_endings_that_are_not_all_known_nothing_is_said() -> None:
-    confirmation = Confirmation(0, _ends(True, None), _ends(False, False))
-    assert (confirmation.gain, confirmation.p_value) == (None, None)
+@pytest.mark.parametrize("told", [lambda run: "no", lambda run: 0.5, _later])
+def test_an_outcome_of_another_kind_is_refused_before_anything_runs(told: Any) -> None:
+    graph, worlds, model = ran("sync")
+    drawn = model.calls
+    with pytest.raises(SelectionError, match="allowed: True, False, or None where it cannot say"):
+        replayed("sync", graph, worlds, succeeded=told)
+    assert (model.calls, worlds.forks) == (drawn, [])
 
 
 def test_a_second_replay_has_a_thread_of_its_own() -> None:
-    graph, worlds, _ = _ran("sync")
-    names = [_replay("sync", graph, worlds).attempts[0].run.thread for _ in range(3)]
+    graph, worlds, _ = ran("sync")
+    names = [replayed("sync", graph, worlds).attempts[0].run.thread for _ in range(3)]
     assert names == ["run/replay-1", "run/replay-1.1", "run/replay-1.2"]
 
 
 def test_where_nobody_can_say_whether_a_run_succeeded_nothing_is_said() -> None:
-    graph, worlds, _ = _ran("sync")
-    found = _replay("sync", graph, worlds, succeeded=None, tries=2)
+    graph, worlds, _ = ran("sync")
+    found = replayed("sync", graph, worlds, succeeded=None, tries=2)
     assert (found.succeeded, found.flipped, found.flipped_at, len(found.attempts)) == (None, None, None, 2)
 
 
@@ -262,16 +206,16 @@ def test_an_attempt_that_succeeded_flips_the_run_whatever_became_of_those_before
 def test_rules_that_are_enforced_hold_for_the_step_drawn_again() -> None:
     graph, worlds, _ = agent(lambda path: [-1.0, -2.0] if not path else [None], enforced(threshold=0.0, on_low="flag"))
     graph.invoke(GO, thread("run"), durability="sync")
-    [attempt] = _replay("sync", graph, worlds, tries=1).attempts
+    [attempt] = replayed("sync", graph, worlds, tries=1).attempts
     assert (attempt.choice["decision"], attempt.choice["score"], attempt.choice["threshold"]) == ("flag", -1.0, 0.0)
 
 
 def test_the_way_that_led_to_the_end_is_followed_back_after_time_travel() -> None:
-    graph, worlds, _ = _ran("sync")
+    graph, worlds, _ = ran("sync")
     second = next(one for one in graph.get_state_history(thread("run")) if taken(one.values["messages"]) == (1.0,))
     graph.invoke(None, second.config, durability="sync")  # the step drawn anew: 4 this time
     assert taken(graph.get_state(thread("run")).values["messages"]) == (1.0, 4.0, 3.0)
-    [attempt] = _replay("sync", graph, worlds, step=2).attempts
+    [attempt] = replayed("sync", graph, worlds, step=2).attempts
     assert taken(attempt.run.messages)[:2] == (1.0, 4.0)
 
 
@@ -280,10 +224,10 @@ def test_a_run_of_another_process_is_replayed_from_a_database(tmp_path: File) ->
     for finished in (False, True):
         saver = SqliteSaver(sqlite3.connect(file, check_same_thread=False))
         if not finished:
-            _ran("sync", checkpointer=saver)
+            ran("sync", checkpointer=saver)
         else:
-            graph, worlds, _ = agent(_follows, Rules(mode="shadow"), checkpointer=saver)
-            found = _replay("sync", graph, worlds)
+            graph, worlds, _ = agent(follows, Rules(mode="shadow"), checkpointer=saver)
+            found = replayed("sync", graph, worlds)
             assert taken(found.original.messages) == PLAN
             assert found.attempts[0].step == 1
         saver.conn.close()
@@ -293,24 +237,23 @@ def test_a_run_of_an_async_database_is_replayed_in_its_event_loop(tmp_path: File
     async def both() -> Replay:
         async with aiosqlite.connect(str(tmp_path / "runs.sqlite")) as connection:
             graph, worlds, _ = agent(
-                _follows, Rules(mode="shadow"), how="async", checkpointer=AsyncSqliteSaver(connection)
+                follows, Rules(mode="shadow"), how="async", checkpointer=AsyncSqliteSaver(connection)
             )
             await graph.ainvoke(GO, thread("run"), durability="sync")
-            return await areplay(graph, "run", fork_environment=worlds.afork, succeeded=_succeeded, draws=3)
+            return await areplay(graph, "run", fork_environment=worlds.afork, succeeded=succeeded, draws=3)
 
     assert asyncio.run(both()).flipped is True
 
 
 def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
     with record(tmp_path / "trace.jsonl"):
-        graph, worlds, _ = _ran("sync")
-        _replay("sync", graph, worlds, confirm=1)
+        graph, worlds, _ = ran("sync")
+        replayed("sync", graph, worlds, confirm=3)
     runs = {one.conversation_id: [step.index for step in one.steps] for one in read(tmp_path / "trace.jsonl")}
     assert runs == {
         "run": [0, 1, 2, 3],
         "run/replay-1": [1, 2, 3],
-        "run/replay-1/otherwise": [2, 3],
-        "run/replay-1/as-it-was": [2, 3],
+        **{f"run/replay-1/{way}{end}": [2, 3] for way in ("otherwise", "as-it-was") for end in ("", ".1", ".2")},
     }
 
 
@@ -325,8 +268,10 @@ def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
         ({"step": 1, "threshold": 0.5}, "threshold=0.5 has no effect"),
         ({"draws": 0}, "draws is 0; allowed: a whole number from 1 on"),
         ({"tries": 0}, "tries is 0"),
-        ({"confirm": -1}, "confirm is -1; allowed: a whole number from 1 on"),
-        ({"confirm": 2, "succeeded": None}, "confirm=2 has no effect: nothing tells whether a run succeeded"),
+        ({"confirm": -1}, "confirm is -1; allowed: 0, or a whole number from 3 on"),
+        ({"confirm": 2}, "confirm is 2; allowed: 0, or a whole number from 3 on"),
+        ({"confirm": 3.0}, "confirm is 3.0"),
+        ({"confirm": 3, "succeeded": None}, "confirm=3 has no effect: nothing tells whether a run succeeded"),
         ({"rule": "first_below", "threshold": -9.0}, "the rule 'first_below' finds no step of 'run' suspect"),
         ({"rule": "first_below"}, "threshold"),
         ({"threshold": -1.0}, "threshold=-1.0 has no effect without rule='first_below'"),
@@ -335,36 +280,36 @@ def test_a_replay_is_a_trace_of_its_own(tmp_path: File) -> None:
     ],
 )
 def test_what_cannot_be_replayed_is_refused_before_anything_runs(given: dict[str, Any], told: str) -> None:
-    graph, worlds, model = _ran("sync")
+    graph, worlds, model = ran("sync")
     drawn = model.calls
     with pytest.raises(SelectionError, match=told):
-        _replay("sync", graph, worlds, **given)
+        replayed("sync", graph, worlds, **given)
     assert (model.calls, worlds.forks) == (drawn, [])
 
 
 def _broken(break_it: Callable[[], tuple[Any, Any]], told: str) -> None:
     graph, worlds = break_it()
     with pytest.raises(SelectionError, match=told):
-        _replay("sync", graph, worlds)
+        replayed("sync", graph, worlds)
     assert worlds.forks == []
 
 
 def test_a_run_that_is_unknown_unfinished_or_kept_without_its_steps_cannot_be_replayed() -> None:
     def unknown() -> tuple[Any, Any]:
-        return agent(_follows)[:2]
+        return agent(follows)[:2]
 
     def waiting() -> tuple[Any, Any]:
-        graph, worlds, _ = agent(_follows, enforced(threshold=3.0, on_low="escalate"))
+        graph, worlds, _ = agent(follows, enforced(threshold=3.0, on_low="escalate"))
         graph.invoke(GO, thread("run"), durability="sync")
         return graph, worlds
 
     def only_its_end() -> tuple[Any, Any]:
-        graph, worlds, _ = agent(_follows)
+        graph, worlds, _ = agent(follows)
         graph.invoke(GO, thread("run"), durability="exit")
         return graph, worlds
 
     def unguarded() -> tuple[Any, Any]:
-        graph, worlds, _ = agent(_follows)
+        graph, worlds, _ = agent(follows)
         builder = type(graph.builder)(MessagesState)
         builder.add_node("agent", lambda state: {"messages": [("ai", "hello")]})
         builder.add_edge("__start__", "agent")
@@ -375,7 +320,13 @@ def test_a_run_that_is_unknown_unfinished_or_kept_without_its_steps_cannot_be_re
     _broken(unknown, "holds no run 'run'")
     _broken(waiting, "not finished")
     _broken(only_its_end, "no checkpoint right before step")
+
+    def paused() -> tuple[Any, Any]:
+        graph, worlds, _ = ran("sync")
+        return graph.builder.compile(checkpointer=graph.checkpointer, interrupt_before=["tools"]), worlds
+
     _broken(unguarded, "no guard's records")
+    _broken(paused, "the graph pauses by itself")
 
 
 @hows
@@ -398,31 +349,32 @@ def test_searches_hand_on_the_context_that_a_graph_asks_for(how: How) -> None:
 
 
 def test_a_replay_ends_with_the_turn_of_its_step() -> None:
-    graph, worlds, _ = _ran("sync")
+    graph, worlds, _ = ran("sync")
     graph.invoke(GO, thread("run"), durability="sync")
     assert len(graph.get_state(thread("run")).values["pa"]) == 5
-    [attempt] = _replay("sync", graph, worlds, step=1).attempts
+    [attempt] = replayed("sync", graph, worlds, step=1).attempts
     assert [message.type for message in attempt.run.messages].count("human") == 1
     assert attempt.run.finished
 
 
 def test_a_step_inside_a_subgraph_is_not_mistaken_for_another() -> None:
-    inner, worlds, _ = agent(_follows, Rules(mode="shadow"), checkpointer=False)
+    inner, worlds, _ = agent(follows, Rules(mode="shadow"), checkpointer=False)
     builder: Any = StateGraph(GuardState)
     builder.add_node("agent", inner.builder.compile())
     builder.add_edge(START, "agent")
     graph = builder.compile(checkpointer=InMemorySaver())
     graph.invoke(GO, thread("run"), durability="sync")
-    with pytest.raises(SelectionError, match="no checkpoint right before step 1"):
-        _replay("sync", graph, worlds, step=1)
+    for step, where in ((0, "after"), (1, "before")):
+        with pytest.raises(SelectionError, match=f"no checkpoint right {where} step {step}"):
+            replayed("sync", graph, worlds, step=step)
     assert worlds.forks == []
 
 
 def test_of_a_replay_that_waits_or_whose_scorer_is_down_nobody_can_say_whether_it_succeeded() -> None:
     scorer = Failing(*[None] * 4, RuntimeError("down"))
-    graph, worlds, _ = agent(_follows, Rules(mode="shadow", on_scorer_error="flag"), scorer=scorer)
+    graph, worlds, _ = agent(follows, Rules(mode="shadow", on_scorer_error="flag"), scorer=scorer)
     graph.invoke(GO, thread("run"), durability="sync")
-    found = _replay("sync", graph, worlds)
+    found = replayed("sync", graph, worlds)
     assert (found.attempts[0].succeeded, found.flipped) == (None, None)
     assert found.attempts[0].choice["reason"] == "scorer_error"
 
@@ -431,7 +383,7 @@ def test_replays_at_the_same_time_have_threads_of_their_own(tmp_path: File) -> N
     async def both() -> list[Any]:
         async with aiosqlite.connect(str(tmp_path / "runs.sqlite")) as connection:
             saver = AsyncSqliteSaver(connection)
-            graph, worlds, _ = agent(_follows, Rules(mode="shadow"), how="async", checkpointer=saver)
+            graph, worlds, _ = agent(follows, Rules(mode="shadow"), how="async", checkpointer=saver)
             await graph.ainvoke(GO, thread("run"), durability="sync")
             again = (areplay(graph, "run", fork_environment=worlds.afork, draws=3) for _ in range(2))
             return await asyncio.gather(*again)
@@ -441,6 +393,6 @@ def test_replays_at_the_same_time_have_threads_of_their_own(tmp_path: File) -> N
 
 
 def test_a_config_that_names_a_checkpoint_names_a_thread_only() -> None:
-    graph, worlds, _ = _ran("sync")
+    graph, worlds, _ = ran("sync")
     config = graph.get_state(thread("run")).config
-    assert _replay("sync", graph, worlds, config=config).flipped is True
+    assert replayed("sync", graph, worlds, config=config).flipped is True

@@ -116,12 +116,14 @@ def test_all_attempts_are_shown_in_turn_each_with_its_cost_from_the_fork_on() ->
         assert part in words
 
 
-def test_a_step_drawn_again_the_same_changed_nothing() -> None:
+@pytest.mark.parametrize(("finished", "told"), [(True, "succeeded after 2 steps"), (False, "not run on")])
+def test_a_step_drawn_again_the_same_changed_nothing(finished: bool, told: str) -> None:
     original = _run("run", [1.0, -5.0])
-    same = Attempt(1, original.records[1], _run("again", [1.0, -5.0]), True, changed=False)
+    again = replace(_run("again", [1.0, -5.0]), finished=finished)
+    same = Attempt(1, original.records[1], again, True if finished else None, changed=False)
     replay = Replay(original, False, attribute(original.scores), (same,))
     words = _words(replay)
-    assert "Step 1 drawn again, the same action: succeeded after 2 steps" in words
+    assert f"Step 1 drawn again, the same action: {told}" in words
     assert "nothing was changed" in words
     assert "Evidence" not in words
     assert as_dict(replay)["attempts"][0]["changed"] is False
@@ -130,25 +132,53 @@ def test_a_step_drawn_again_the_same_changed_nothing() -> None:
 @pytest.mark.parametrize(
     ("new", "old", "told"),
     [
-        ((True,) * 4, (False,) * 4, "4 succeed with the new action, 0 with the old one. Evidence that step 1 was"),
-        ((True,) * 2, (True, False), "2 succeed with the new action, 1 with the old one. No evidence that step 1 was"),
-        ((True, None), (False,) * 2, "some nobody can tell"),
+        (
+            (True,) * 4,
+            (False,) * 4,
+            "New action: 4 of 4 more runs succeed; old one: 0 of 4 (p = 0.014). Evidence that step 1 was decisive",
+        ),
+        (
+            (True,) * 3,
+            (False,) * 3,
+            "old one: 0 of 3 (p = 0.05). All runs of an action went alike, as if nothing was drawn anew: they may be "
+            "one run. The failed run succeeds, and that may be luck: no evidence",
+        ),
+        ((True, True), (True, False), "old one: 1 of 2 (p = 0.5)."),
+        ((True, True), (True, False), "may be luck: no evidence that what was changed was decisive"),
+        (
+            (True, None),
+            (False,) * 2,
+            "New action: 1 of 2 (1 unknown) more runs succeed; old one: 0 of 2. 1 run raised, the first "
+            "ValueError: broke",
+        ),
     ],
 )
 def test_what_confirms_a_flip_is_told_with_its_chance(
     new: Sequence[bool | None], old: Sequence[bool | None], told: str
 ) -> None:
     original, again = _run("run", [1.0, -5.0]), _run("run/replay-1", [1.0, 4.0])
-    ways = (tuple(Ending(again, each) for each in new), tuple(Ending(original, each) for each in old))
-    replay = replace(_replay(original, (1, again, True)), confirmation=Confirmation(1, *ways))
+    runs = (again,) * 3 if len(new) == 3 else (*[again] * (len(new) - 1), _run("other", [1.0, 4.0, 1.0]))
+    ways = (
+        tuple(
+            Ending(run, each, None if each is not None else "ValueError: broke")
+            for run, each in zip(runs, new, strict=True)
+        ),
+        tuple(Ending(original, each) for each in old),
+    )
+    attempt = Attempt(1, again.records[1], again, True, confirmation=Confirmation(*ways))
+    replay = Replay(original, False, attribute(original.scores), (attempt,))
     shown = _shown(replay)
     assert told in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
-    confirmation = as_dict(replay)["confirmation"]
-    assert confirmation["step"] == 1
+    confirmation = as_dict(replay)["attempts"][0]["confirmation"]
     assert (confirmation["p_value"] is None) == (None in new)
     assert [each["succeeded"] for each in confirmation["otherwise"]] == list(new)
-    assert {each["thread"] for each in confirmation["as_it_was"]} == {"run"}
+    assert [each["thread"] for each in confirmation["as_it_was"]] == ["run"] * len(old)
+
+
+def test_a_replayed_run_that_waits_is_why_nobody_can_say() -> None:
+    original, again = _run("run", [1.0, -5.0]), replace(_run("again", [1.0, 2.0]), finished=False)
+    assert "a replayed run waits" in _words(_replay(original, (1, again, None)))
 
 
 def test_tokens_that_a_model_did_not_tell_are_not_summed() -> None:

@@ -14,6 +14,9 @@ from pa_middleware.selection import Fork, SelectionError
 
 from .environment import MALFORMED, Taxi, action_of, taxi_tools
 
+_LUCK = 1_000_000_000
+"""Seeds of rain begin here where a fork asks for luck of its own: far from those of episodes."""
+
 
 class WorldError(SelectionError):
     """A conversation tells of another world than the one it was to go on in; nothing was forked."""
@@ -27,7 +30,7 @@ class TaxiWorlds:
     Args:
         seed: of every thread's taxi; or a function that tells it from the thread's id.
         rain: a seed of the rain that a forked taxi goes on in. By default it sees the rain of the one it was forked
-            from, so that two runs differ by their actions only.
+            from, so that two runs differ by their actions only, unless the fork asks for luck of its own.
 
     Example:
         worlds = TaxiWorlds(seed=3)
@@ -75,7 +78,11 @@ class TaxiWorlds:
                 f"the conversation that {fork.target!r} begins with saw {told.observation!r:.100} last, and its taxi "
                 f"stands otherwise: {taxi.observation!r}; is it of another seed?"
             )
-        self._taxis[fork.target] = taxi if self._rain is None else taxi.after(taxi.steps, rain=self._rain(fork))
+        if self._rain is not None:
+            taxi = taxi.after(taxi.steps, rain=self._rain(fork))
+        elif fork.luck is not None:
+            taxi = taxi.after(taxi.steps, rain=_LUCK + fork.luck)
+        self._taxis[fork.target] = taxi
 
     @property
     def steps(self) -> int:
