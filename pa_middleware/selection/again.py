@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
@@ -63,16 +62,15 @@ class Again:
     async def confirmation(self, attempt: Attempt, runs: int) -> Confirmation:
         """So many runs on from right after a step as an attempt took it, and as many as the original did."""
         history = await self.driver.history(attempt.run.thread)
-        luck = count()
-        ways = [
-            await self._endings(attempt, after(chosen, attempt.step), name, [next(luck) for _ in range(runs)])
-            for name, chosen in (("otherwise", history), ("as-it-was", self.history))
-        ]
-        return Confirmation(*ways)
+        return Confirmation(
+            await self._endings(attempt, history, "otherwise", range(runs)),
+            await self._endings(attempt, self.history, "as-it-was", range(runs, 2 * runs)),
+        )
 
     async def _endings(
-        self, attempt: Attempt, chosen: StateSnapshot, name: str, luck: Sequence[int]
+        self, attempt: Attempt, history: Sequence[StateSnapshot], name: str, luck: Sequence[int]
     ) -> tuple[Ending, ...]:
+        chosen = after(history, attempt.step)
         endings: list[Ending] = []
         for number in luck:
             thread = await self.threads.free(f"{attempt.run.thread}/{name}")

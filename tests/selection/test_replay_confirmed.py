@@ -17,11 +17,7 @@ from selection.replays import follows, ran, replayed
 from selection.worlds import GO, How, Path, agent, taken, thread
 
 from pa_middleware import Guard, GuardState, Rules, record
-from pa_middleware.selection import (
-    Confirmation,
-    Ending,
-    Trajectory,
-)
+from pa_middleware.selection import Confirmation, Ending, Trajectory
 from pa_middleware.tracing import read
 
 hows = pytest.mark.parametrize("how", get_args(How))
