@@ -58,7 +58,8 @@ def replay(
     confirm: Annotated[
         int,
         typer.Option(
-            min=0, help="Once a run succeeds: so many more from its step on, and as many with the old action."
+            min=0,
+            help="Once a run succeeds: so many more from its step on, 3 or more, and as many with the old action.",
         ),
     ] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the outcome to this file as well.")] = None,
@@ -67,6 +68,7 @@ def replay(
     from pa_middleware.guard.way import run_immediately
     from pa_middleware.selection.errors import SelectionError
     from pa_middleware.selection.loading import AppError, load, needs_loop
+    from pa_middleware.selection.replay_result import LEAST
     from pa_middleware.selection.replay_table import as_dict, render
     from pa_middleware.tracing.visible import visible
 
@@ -84,6 +86,8 @@ def replay(
         "confirm": confirm,
     }
     _refuse_idle(settings["step"], rule, threshold, tries)
+    if 0 < confirm < LEAST:
+        raise typer.BadParameter(f"{confirm}; allowed: 0, or a number from {LEAST} on", param_hint="--confirm")
     settings |= {} if rule is None else {"rule": rule}
     try:
         made = load(app, run)

@@ -168,9 +168,9 @@ def _verdict(replay: Replay) -> Text:
         lines.append("The failed run succeeds, and that may be luck: no evidence that what was changed was decisive.")
     elif replay.flipped:
         lines += [
-            f"Evidence that step {replay.flipped_at} was decisive: taken otherwise, the failed run succeeds.",
-            "All later steps were drawn anew as well, so that one run is no proof;",
-            "`confirm` runs on more often, with the new action and with the old one.",
+            f"With step {replay.flipped_at} taken otherwise, the failed run succeeds.",
+            "All later steps were drawn anew as well, so that this may be luck: `confirm` runs",
+            "on more often, with the new action and with the old one.",
         ]
     elif replay.succeeded:
         lines.append("The original did not fail, so that there was nothing to flip.")

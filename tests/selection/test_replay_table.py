@@ -110,7 +110,7 @@ def test_all_attempts_are_shown_in_turn_each_with_its_cost_from_the_fork_on() ->
         "Run run: failed after 4 steps, 4 draws, 12 tokens.",
         "Step 2 taken otherwise: failed after 3 steps, thread run/replay-2. The replay took 1 draw, 3 tokens.",
         "Step 1 taken otherwise: succeeded after 5 steps, thread run/replay-1. The replay took 4 draws, 12 tokens.",
-        "Evidence that step 1 was decisive: taken otherwise, the failed run succeeds.",
+        "With step 1 taken otherwise, the failed run succeeds.",
         '4 act {"x": 4} +1 failed succeeded',  # a step that the original has not
     ):
         assert part in words
