@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any
@@ -35,10 +34,11 @@ def after(history: Sequence[StateSnapshot], step: int) -> StateSnapshot:
     Raises:
         SelectionError: there is none.
     """
-    later = [one for one in _way(history) if _steps(one) > step][::-1]
-    written = (one for one in takewhile(_is_written, later[1:]) if _steps(one) == step + 1)
-    at = deque(written, maxlen=1) or later[:1]
-    return _found(at[0] if at else None, step, step + 1, "after")
+    standing = [one for one in _way(history) if _steps(one) == step + 1][::-1]
+    at = standing[0] if standing else None
+    for written in takewhile(_is_written, standing[1:]):
+        at = written
+    return _found(at, step, step + 1, "after")
 
 
 def _is_written(snapshot: StateSnapshot) -> bool:

@@ -204,7 +204,7 @@ def _confirmed(confirmation: Confirmation) -> list[str]:
     new, old = (_share(way) for way in (confirmation.otherwise, confirmation.as_it_was))
     lines = [f"New action: {new} more runs succeed; old one: {old}{_by_chance(chance)}."]
     if chance is not None and confirmation.alike:
-        lines.append("All runs of an action went alike, as if nothing was drawn anew: they may be one run.")
+        lines.append("All runs of an action went alike, as if not drawn anew: they may be one run.")
     errors = [each.error for each in (*confirmation.otherwise, *confirmation.as_it_was) if each.error is not None]
     return lines + [f"{_count(len(errors), 'run')} raised, the first {_cut(error)}" for error in errors[:1]]
 

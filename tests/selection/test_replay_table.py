@@ -140,8 +140,8 @@ def test_a_step_drawn_again_the_same_changed_nothing(finished: bool, told: str) 
         (
             (True,) * 3,
             (False,) * 3,
-            "old one: 0 of 3 (p = 0.05). All runs of an action went alike, as if nothing was drawn anew: they may be "
-            "one run. The failed run succeeds, and that may be luck: no evidence",
+            "old one: 0 of 3 (p = 0.05). All runs of an action went alike, as if not drawn anew: they may be one "
+            "run. The failed run succeeds, and that may be luck: no evidence",
         ),
         ((True, True), (True, False), "old one: 1 of 2 (p = 0.5)."),
         ((True, True), (True, False), "may be luck: no evidence that what was changed was decisive"),
