@@ -13,7 +13,6 @@ from pa_middleware.selection.trajectory import Trajectory
 Succeeded = Callable[[Trajectory], bool | None]
 """Whether a run did what it was to do; None if that cannot be said."""
 
-
 LEAST = 3
 """Runs each way from which a confirmation can come: three against none are a matter of chance in one case of twenty."""
 _RARE = 0.05

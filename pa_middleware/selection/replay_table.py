@@ -84,8 +84,7 @@ def _spent(run: Trajectory, since: int = 0) -> dict[str, int | None]:
 
 def actions(run: Trajectory) -> list[str]:
     """Each action of a run in a few words, as untrusted as what the model wrote."""
-    written = {message.id: message for message in run.messages if isinstance(message, AIMessage)}
-    return [_action(record, written.get(record["id"])) for record in run.records]
+    return [_action(record, run.action(step)) for step, record in enumerate(run.records)]
 
 
 def _action(record: Record, message: AIMessage | None) -> str:
@@ -181,7 +180,7 @@ def _verdict(replay: Replay) -> Text:
     elif replay.flipped is False:
         lines.append("The failed run failed again: no evidence that what was changed was decisive.")
     elif replay.succeeded is False and not all(attempt.run.finished for attempt in changed):
-        lines.append("Whether that is better nobody can say: a replayed run waits, for a human or at a breakpoint.")
+        lines.append("Whether that is better nobody can say: a replayed run waits for a human.")
     else:
         lines.append("Whether that is better nobody can say: no `succeeded` tells of both runs.")
     return Text("\n".join(lines))
@@ -202,7 +201,8 @@ def _ended(attempt: Attempt) -> list[str]:
 def _confirmed(confirmation: Confirmation) -> list[str]:
     chance = confirmation.p_value
     new, old = (_share(way) for way in (confirmation.otherwise, confirmation.as_it_was))
-    lines = [f"New action: {new} more runs succeed; old one: {old}{_by_chance(chance)}."]
+    by_chance = "" if chance is None else f" (p = {chance:.2g})"
+    lines = [f"New action: {new} more runs succeed; old one: {old}{by_chance}."]
     if chance is not None and confirmation.alike:
         lines.append("All runs of an action went alike, as if not drawn anew: they may be one run.")
     errors = [each.error for each in (*confirmation.otherwise, *confirmation.as_it_was) if each.error is not None]
@@ -213,10 +213,6 @@ def _share(endings: Sequence[Ending]) -> str:
     unknown = sum(each.succeeded is None for each in endings)
     told = f"{sum(bool(each.succeeded) for each in endings)} of {len(endings)}"
     return f"{told} ({unknown} unknown)" if unknown else told
-
-
-def _by_chance(p_value: float | None) -> str:
-    return "" if p_value is None else f" (p = {p_value:.2g})"
 
 
 def _told(run: Trajectory, succeeded: bool | None) -> str:

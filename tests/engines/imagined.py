@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+from engines.calling import WELL
 
 from pa_middleware.engines.client import Client
-
-WELL = {"well": True}
 
 
 class Imagined(Client):

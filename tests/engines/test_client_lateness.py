@@ -9,7 +9,8 @@ import asyncio
 
 import httpx
 import pytest
-from engines.imagined import NEVER, WELL, Imagined, after
+from engines.calling import WELL
+from engines.imagined import NEVER, Imagined, after
 from engines.virtual_time import run
 
 from pa_middleware.engines.breaker import Breaker
